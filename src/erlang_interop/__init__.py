@@ -1,0 +1,1 @@
+"""The Erlang distribution protocol for Python: terms, codec, wire, node and behaviours."""

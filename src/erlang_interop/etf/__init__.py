@@ -1,0 +1,1 @@
+"""Terms to bytes and back: the external term format (ERTS user guide, erl_ext_dist)."""

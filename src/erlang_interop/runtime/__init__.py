@@ -1,0 +1,1 @@
+"""The node on trio: sockets, the connection table, processes and the routing between them."""

@@ -1,0 +1,1 @@
+"""Tools for tests that need an Erlang peer: ours use them, and so may yours."""

@@ -1,0 +1,1 @@
+"""The distribution protocol without any input or output: bytes in, events out, the clock passed in."""

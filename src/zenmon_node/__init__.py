@@ -1,0 +1,1 @@
+"""ZenMonitor and syn on an Erlang node written in Python."""
