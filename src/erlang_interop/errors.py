@@ -287,7 +287,7 @@ class BadRpc(CallError):
     """``{badrpc, Reason}``: the function called on the other node failed, does not exist, or may not be called."""
 
 
-class Exit(Exception):  # noqa: N818 - Erlang's word, and no error: raising it ends a process with that reason
+class Exit(Exception):
     """Ends the running process with ``reason``, like ``erlang:exit/1``. Outside the tree: it is control flow.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Distribution flags: what a node can do, as announced in the handshake.
 
-The law is OTP's own header ``lib/kernel/include/dist.hrl`` (and ``erts/emulator/beam/dist.h``); the sentences are from the
-manual, *Distribution Protocol, Distribution Flags*. They differ in one place, see :attr:`DFlag.MANDATORY_25_DIGEST`.
+The law is OTP's own header ``lib/kernel/include/dist.hrl`` (and ``erts/emulator/beam/dist.h``); the sentences are from
+the manual, *Distribution Protocol, Distribution Flags*. They differ in one place: ``MANDATORY_25_DIGEST``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class DFlag(enum.IntFlag):
     NATIVE_RECORDS = 1 << 38
 
 
-#: Without these a node of OTP 25 or later refuses the connection (``dist.hrl``: ``DFLAG_DIST_MANDATORY_25``).
+#: Without these a node of OTP 25 or later refuses the connection (``dist.hrl``: ``MANDATORY_DFLAGS_25``).
 MANDATORY_25: Final = (
     DFlag.EXTENDED_REFERENCES
     | DFlag.FUN_TAGS

@@ -1,0 +1,703 @@
+"""The Erlang terms Python has no type for, and the helpers that go with them.
+
+=====================  ===================================  =====================================================
+Erlang                 Python                               notes
+=====================  ===================================  =====================================================
+integer, float         ``int``, ``float``                   integers of any size
+atom                   :class:`Atom`                        not a ``str``: ``Atom("ok") != "ok"``
+``true`` ``false``     ``True`` ``False``                   both ways
+``nil``                ``None``                             both ways; ``undefined`` stays an :class:`Atom`
+binary / bitstring     ``bytes`` / :class:`BitString`       ``str`` is encoded as a UTF-8 binary
+list / improper list   ``list`` / :class:`ImproperList`     a charlist is a list of integers, see :func:`charlist`
+tuple                  ``tuple``
+map                    ``dict`` or :class:`ErlMap`          see there
+pid, port, reference   :class:`Pid` :class:`Port` :class:`Reference`
+fun, ``fun M:F/A``     :class:`Fun` :class:`Export`         carried, never called
+native record          :class:`Record`                      OTP 29
+``LOCAL_EXT``          :class:`LocalTerm`                   opaque
+=====================  ===================================  =====================================================
+
+Wire forms: *External Term Format* of the manual; :mod:`erlang_interop.etf` reads and writes them.
+
+Compiled by mypyc: classes whose parts can form no cycle are marked ``acyclic``, which keeps them out of the garbage
+collector's lists. A million monitors then cost a full collection one millisecond instead of 0.2 to 0.5 seconds. The
+attributes are ``Final``: mypy refuses an assignment everywhere, the compiled classes at run time too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from struct import Struct, pack
+from typing import Any, ClassVar, Final, TypeAlias, cast, final
+
+from erlang_interop._native import mypyc_attr
+from erlang_interop.errors import EncodeError
+
+__all__ = [
+    "INTERN_LIMIT",
+    "MAX_ATOM_CHARACTERS",
+    "Atom",
+    "BitString",
+    "ErlMap",
+    "Export",
+    "Fun",
+    "ImproperList",
+    "LocalTerm",
+    "Pid",
+    "Port",
+    "Record",
+    "Reference",
+    "Term",
+    "charlist",
+    "text",
+]
+
+#: Any value of the table above. ``Any``, because a union with invariant lists and dicts of itself in it helps nobody.
+Term: TypeAlias = Any
+
+#: An atom has at most so many characters (*Efficiency Guide, System Limits*).
+MAX_ATOM_CHARACTERS: Final = 255
+
+#: So many atoms are kept for ever, so that a peer cannot fill the memory with new ones. Later ones still work and
+#: compare by name, but each ``Atom(name)`` is then a new object.
+INTERN_LIMIT: Final = 65536
+
+_interned: Final[dict[str, Atom]] = {}
+
+
+def _atom_bytes(name: str) -> bytes:
+    """Return ``name`` as ``SMALL_ATOM_UTF8_EXT`` or ``ATOM_UTF8_EXT``; EncodeError when it is no atom."""
+    if len(name) > MAX_ATOM_CHARACTERS:
+        raise EncodeError(
+            f"an atom has at most {MAX_ATOM_CHARACTERS} characters, this one {len(name)}: {name[:40]!r}..."
+        )
+    try:
+        raw = name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"not an atom, it has no UTF-8 form: {name!r}") from error
+    size = len(raw)
+    if size < 256:
+        return bytes((119, size)) + raw
+    return bytes((118, size >> 8, size & 255)) + raw
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Atom:
+    """An Erlang atom: ``Atom("ok")``.
+
+    ``Atom("ok") is Atom("ok")`` as long as no more than :data:`INTERN_LIMIT` atoms exist; ``==`` always works. An atom
+    is no ``str`` and equals none. ``Atom("true")``, ``Atom("false")`` and ``Atom("nil")`` can be made and are sent as
+    those atoms, but they come back as ``True``, ``False`` and ``None``, and do not equal these.
+
+    Raises:
+        EncodeError: More than 255 characters, or no UTF-8 form.
+    """
+
+    __slots__ = ("name", "wire")
+    __match_args__: ClassVar[tuple[str, ...]] = ("name",)
+
+    #: The text between the quotes.
+    name: Final[str]
+    #: The external form, tag included, without the version byte.
+    wire: Final[bytes]
+
+    def __new__(cls, name: str) -> Atom:
+        """Return the one object of that name, if it is interned."""
+        known = _interned.get(name)
+        return known if known is not None else super().__new__(cls)
+
+    def __init__(self, name: str) -> None:
+        """Take the name; a ``str`` subclass is reduced to its text."""
+        if name in _interned:
+            return
+        if type(name) is not str:
+            if not isinstance(name, str):
+                raise TypeError(f"Atom() takes a str, not {type(name).__name__}")
+            name = str.__str__(name)
+        self.name = name
+        self.wire = _atom_bytes(name)
+        if len(_interned) < INTERN_LIMIT:
+            _interned[name] = self
+
+    def __eq__(self, other: object) -> bool:
+        """Equal by name, also beyond the intern table."""
+        if self is other:
+            return True
+        return self.name == other.name if isinstance(other, Atom) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.wire)
+
+    def __repr__(self) -> str:
+        return f"Atom({self.name!r})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Atom, (self.name,))
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Pid:
+    """A process identifier, ``NEW_PID_EXT``; ``id``, ``serial`` and ``creation`` use 32 bits each."""
+
+    __slots__ = ("creation", "id", "node", "serial")
+    __match_args__: ClassVar[tuple[str, ...]] = ("node", "id", "serial", "creation")
+
+    node: Final[Atom]
+    id: Final[int]
+    serial: Final[int]
+    #: Which life of the node: it changes at each restart.
+    creation: Final[int]
+
+    def __init__(self, node: Atom, id: int, serial: int, creation: int) -> None:  # noqa: A002 - the manual's name
+        self.node = node
+        self.id = id
+        self.serial = serial
+        self.creation = creation
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pid):
+            return NotImplemented
+        return (
+            self.id == other.id
+            and self.serial == other.serial
+            and self.creation == other.creation
+            and self.node == other.node
+        )
+
+    def __hash__(self) -> int:
+        # The node is left out: its creation tells it from others, and == decides.
+        return hash(self.id ^ (self.serial << 20) ^ (self.creation << 29))
+
+    def __repr__(self) -> str:
+        return f"Pid({self.node!r}, {self.id}, {self.serial}, {self.creation})"
+
+    def __str__(self) -> str:
+        return f"<{self.node.name}.{self.id}.{self.serial}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Pid, (self.node, self.id, self.serial, self.creation))
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Port:
+    """A port identifier, ``V4_PORT_EXT``; ``id`` has up to 64 bits."""
+
+    __slots__ = ("creation", "id", "node")
+    __match_args__: ClassVar[tuple[str, ...]] = ("node", "id", "creation")
+
+    node: Final[Atom]
+    id: Final[int]
+    creation: Final[int]
+
+    def __init__(self, node: Atom, id: int, creation: int) -> None:  # noqa: A002 - the manual's name
+        self.node = node
+        self.id = id
+        self.creation = creation
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Port):
+            return NotImplemented
+        return self.id == other.id and self.creation == other.creation and self.node == other.node
+
+    def __hash__(self) -> int:
+        return hash((1, self.id, self.creation))
+
+    def __repr__(self) -> str:
+        return f"Port({self.node!r}, {self.id}, {self.creation})"
+
+    def __str__(self) -> str:
+        return f"#Port<{self.node.name}.{self.id}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Port, (self.node, self.id, self.creation))
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Reference:
+    """A reference (also a process alias), ``NEWER_REFERENCE_EXT``: one to five words of 32 bits.
+
+    Args:
+        node: The node that made it.
+        creation: That node's creation.
+        words: The words as on the wire: big-endian, 4 bytes each.
+    """
+
+    __slots__ = ("creation", "node", "words")
+    __match_args__: ClassVar[tuple[str, ...]] = ("node", "creation", "words")
+
+    node: Final[Atom]
+    creation: Final[int]
+    words: Final[bytes]
+
+    def __init__(self, node: Atom, creation: int, words: bytes) -> None:
+        self.node = node
+        self.creation = creation
+        self.words = words
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The words as integers, in wire order."""
+        return Struct(f">{len(self.words) // 4}I").unpack(self.words)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reference):
+            return NotImplemented
+        return self.words == other.words and self.creation == other.creation and self.node == other.node
+
+    def __hash__(self) -> int:
+        return hash(self.words)
+
+    def __repr__(self) -> str:
+        return f"Reference({self.node!r}, {self.creation}, {self.words!r})"
+
+    def __str__(self) -> str:
+        # The BEAM prints the last word first.
+        return f"#Ref<{self.node.name}.{'.'.join(str(word) for word in reversed(self.ids))}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Reference, (self.node, self.creation, self.words))
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Export:
+    """``fun Module:Function/Arity``, ``EXPORT_EXT``."""
+
+    __slots__ = ("arity", "function", "module")
+    __match_args__: ClassVar[tuple[str, ...]] = ("module", "function", "arity")
+
+    module: Final[Atom]
+    function: Final[Atom]
+    #: 0 to 255.
+    arity: Final[int]
+
+    def __init__(self, module: Atom, function: Atom, arity: int) -> None:
+        self.module = module
+        self.function = function
+        self.arity = arity
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Export):
+            return NotImplemented
+        return self.module == other.module and self.function == other.function and self.arity == other.arity
+
+    def __hash__(self) -> int:
+        return hash((self.module, self.function, self.arity))
+
+    def __repr__(self) -> str:
+        return f"Export({self.module!r}, {self.function!r}, {self.arity})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Export, (self.module, self.function, self.arity))
+
+
+@final
+class Fun:
+    """A fun (closure), ``NEW_FUN_EXT``. Carried exactly; only the node that has the module can call it.
+
+    Args:
+        module: The module that implements it.
+        index: Which fun of the module.
+        uniq: 16 bytes, the MD5 of the significant parts of the BEAM file.
+        old_index: As ``index``, of the format before OTP R8.
+        old_uniq: A hash of the parse tree, of that format.
+        arity: 0 to 255.
+        pid: The process in which it was made.
+        free_vars: The values it closes over.
+    """
+
+    __slots__ = ("arity", "free_vars", "index", "module", "old_index", "old_uniq", "pid", "uniq")
+
+    module: Final[Atom]
+    index: Final[int]
+    uniq: Final[bytes]
+    old_index: Final[int]
+    old_uniq: Final[int]
+    arity: Final[int]
+    pid: Final[Pid]
+    free_vars: Final[tuple[Any, ...]]
+
+    def __init__(
+        self,
+        module: Atom,
+        index: int,
+        uniq: bytes,
+        old_index: int,
+        old_uniq: int,
+        arity: int,
+        pid: Pid,
+        free_vars: tuple[Any, ...],
+    ) -> None:
+        self.module = module
+        self.index = index
+        self.uniq = uniq
+        self.old_index = old_index
+        self.old_uniq = old_uniq
+        self.arity = arity
+        self.pid = pid
+        self.free_vars = free_vars
+
+    def _parts(self) -> tuple[Any, ...]:
+        return (
+            self.module,
+            self.index,
+            self.uniq,
+            self.old_index,
+            self.old_uniq,
+            self.arity,
+            self.pid,
+            self.free_vars,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fun):
+            return NotImplemented
+        return self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash((self.module, self.index, self.uniq))  # without free_vars: they may be unhashable
+
+    def __repr__(self) -> str:
+        return f"Fun{self._parts()!r}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Fun, self._parts())
+
+
+@final
+@mypyc_attr(acyclic=True)
+class BitString:
+    """A bitstring whose length is no multiple of eight, ``BIT_BINARY_EXT``.
+
+    Args:
+        data: The bytes; the bits of the last one are its most significant ones, the unused ones are set to zero.
+        bits: How many bits of the last byte count, 1 to 7.
+    """
+
+    __slots__ = ("bits", "data")
+    __match_args__: ClassVar[tuple[str, ...]] = ("data", "bits")
+
+    data: Final[bytes]
+    bits: Final[int]
+
+    def __init__(self, data: bytes, bits: int) -> None:
+        if not data or not 1 <= bits <= 7:
+            raise ValueError(
+                f"a BitString has at least one byte and 1 to 7 bits in the last, not {bits}; else use bytes"
+            )
+        last = data[-1] & (0xFF00 >> bits) & 0xFF
+        self.data = data if last == data[-1] else data[:-1] + bytes((last,))
+        self.bits = bits
+
+    def __len__(self) -> int:
+        """Length in bits."""
+        return 8 * (len(self.data) - 1) + self.bits
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BitString):
+            return NotImplemented
+        return self.bits == other.bits and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash((self.bits, self.data))
+
+    def __repr__(self) -> str:
+        return f"BitString({self.data!r}, {self.bits})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (BitString, (self.data, self.bits))
+
+
+@final
+class ImproperList:
+    """A list whose tail is no list: ``[1, 2 | Tail]`` is ``ImproperList([1, 2], tail)``."""
+
+    __slots__ = ("elements", "tail")
+    __match_args__: ClassVar[tuple[str, ...]] = ("elements", "tail")
+
+    #: At least one.
+    elements: Final[list[Any]]
+    tail: Final[Any]
+
+    def __init__(self, elements: list[Any], tail: Any) -> None:
+        if not elements or isinstance(tail, list):
+            raise ValueError("an ImproperList has at least one element and a tail that is no list; else use a list")
+        self.elements = elements
+        self.tail = tail
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ImproperList):
+            return NotImplemented
+        return self.elements == other.elements and bool(self.tail == other.tail)
+
+    def __hash__(self) -> int:
+        raise TypeError("unhashable type: 'ImproperList'")
+
+    def __repr__(self) -> str:
+        return f"ImproperList({self.elements!r}, {self.tail!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ImproperList, (self.elements, self.tail))
+
+
+@final
+class Record:
+    """A native record of OTP 29, ``RECORD_EXT``.
+
+    Args:
+        module: The module that defines it.
+        name: The record's name.
+        exported: Whether other modules may use its fields by name.
+        fields: Field name and value, in the order of the definition.
+    """
+
+    __slots__ = ("exported", "fields", "module", "name")
+
+    module: Final[Atom]
+    name: Final[Atom]
+    exported: Final[bool]
+    fields: Final[tuple[tuple[Atom, Any], ...]]
+
+    def __init__(self, module: Atom, name: Atom, exported: bool, fields: tuple[tuple[Atom, Any], ...]) -> None:
+        self.module = module
+        self.name = name
+        self.exported = exported
+        self.fields = fields
+
+    def __getitem__(self, name: str | Atom) -> Any:
+        """Return the value of a field, by ``str`` or :class:`Atom`; KeyError if there is none."""
+        wanted = name.name if isinstance(name, Atom) else name
+        for field, value in self.fields:
+            if field.name == wanted:
+                return value
+        raise KeyError(name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return (
+            self.module == other.module
+            and self.name == other.name
+            and self.exported == other.exported
+            and self.fields == other.fields
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.module, self.name))  # without the values: they may be unhashable
+
+    def __repr__(self) -> str:
+        return f"Record({self.module!r}, {self.name!r}, {self.exported!r}, {self.fields!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Record, (self.module, self.name, self.exported, self.fields))
+
+
+@final
+@mypyc_attr(acyclic=True)
+class LocalTerm:
+    """``LOCAL_EXT``: a term in a private encoding of the node that made it; only that node can read it.
+
+    Made by ``term_to_binary(Term, [local])``. ``data`` is all that follows the tag.
+    """
+
+    __slots__ = ("data",)
+
+    data: Final[bytes]
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LocalTerm):
+            return NotImplemented
+        return self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+    def __repr__(self) -> str:
+        return f"LocalTerm({self.data!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (LocalTerm, (self.data,))
+
+
+class _Identities:
+    """Numbers terms so that two have the same number exactly when they are ``=:=`` in Erlang.
+
+    Python's ``==`` will not do: ``1 == 1.0 == True``, and it recurses. Here each term becomes a flat key of its type
+    and the numbers of its parts, worked out with an explicit stack.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+
+    def number(self, term: Any) -> int:
+        """Return the number of ``term``, a new one if its like was not seen before."""
+        numbers = self._numbers
+        done: list[int] = []
+        # Each entry is a term to look at or, with its kind and size, a compound whose parts are done.
+        todo: list[tuple[str, Any]] = [("", term)]
+        while todo:
+            kind, value = todo.pop()
+            key: Any
+            if kind:
+                count: int = value
+                parts = done[len(done) - count :]
+                del done[len(done) - count :]
+                if kind == "map":
+                    key = (kind, frozenset(zip(parts[::2], parts[1::2], strict=True)))
+                else:
+                    key = (kind, tuple(parts))
+            else:
+                split = _split(value)
+                if split is not None:
+                    inner, children = split
+                    todo.append((inner, len(children)))
+                    todo.extend([("", child) for child in reversed(children)])
+                    continue
+                key = (type(value), pack(">d", value) if isinstance(value, float) else value)
+            known = numbers.get(key)
+            if known is None:
+                known = numbers[key] = len(numbers)
+            done.append(known)
+        return done[0]
+
+
+def _split(value: Any) -> tuple[str, list[Any]] | None:
+    """Return kind and parts of a compound term, None for all others."""
+    if isinstance(value, tuple):
+        return "tuple", list(value)
+    if isinstance(value, list):
+        return "list", list(value)
+    if isinstance(value, ImproperList):
+        return "improper", [*value.elements, value.tail]
+    if isinstance(value, (dict, ErlMap)):
+        parts: list[Any] = []
+        for key, item in value.items():
+            parts.append(key)
+            parts.append(item)
+        return "map", parts
+    if isinstance(value, Fun):
+        return "fun", list(value._parts())
+    if isinstance(value, Record):
+        parts = [value.module, value.name, value.exported]
+        for name, field in value.fields:
+            parts.append(name)
+            parts.append(field)
+        return "record", parts
+    return None
+
+
+@final
+class ErlMap(Mapping[Any, Any]):
+    """A map that a ``dict`` cannot hold: with keys that Python would merge (1, 1.0, true) or cannot hash (lists, maps).
+
+    The decoder makes one only then. It is read-only, keeps the order of its pairs, and tells keys apart as Erlang's
+    ``=:=`` does. It equals another mapping with the same pairs by that measure.
+
+    Args:
+        pairs: Keys and values.
+
+    Raises:
+        ValueError: Two keys are the same in Erlang.
+    """
+
+    __slots__ = ("_identities", "_index", "_pairs")
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        self._pairs = list(pairs)
+        self._identities = _Identities()
+        self._index: dict[int, Any] = {}
+        for key, value in self._pairs:
+            self._index[self._identities.number(key)] = value
+        if len(self._index) != len(self._pairs):
+            raise ValueError("a map cannot have the same key twice")
+
+    def pairs(self) -> list[tuple[Any, Any]]:
+        """Return keys and values as they came."""
+        return list(self._pairs)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._index[self._identities.number(key)]
+        except (KeyError, TypeError):
+            raise KeyError(key) from None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([key for key, _ in self._pairs])
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """As of any mapping."""
+        return ItemsView(self)
+
+    def keys(self) -> KeysView[Any]:
+        """As of any mapping."""
+        return KeysView(self)
+
+    def values(self) -> ValuesView[Any]:
+        """As of any mapping."""
+        return ValuesView(self)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[key]
+        except KeyError:
+            return False
+        return True
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """As of any mapping."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (ErlMap, dict)):
+            return NotImplemented
+        both = _Identities()
+        return both.number(self) == both.number(other)
+
+    def __hash__(self) -> int:
+        raise TypeError("unhashable type: 'ErlMap'")
+
+    def __repr__(self) -> str:
+        return f"ErlMap({self._pairs!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ErlMap, (self._pairs,))
+
+
+def charlist(string: str) -> list[int]:
+    """Return ``string`` as Erlang's string, a list of code points: what ``"abc"`` is in Erlang source."""
+    return [ord(character) for character in string]
+
+
+def text(term: Term) -> str:
+    """Return the text of a binary (UTF-8) or of a charlist; a ``str`` passes unchanged.
+
+    Raises:
+        ValueError: The bytes are no UTF-8, or a number is no code point.
+        TypeError: ``term`` is something else.
+    """
+    if isinstance(term, str):
+        return term
+    if isinstance(term, bytes):
+        return term.decode("utf-8")
+    if isinstance(term, list) and all(type(code) is int for code in term):
+        try:
+            return "".join([chr(code) for code in cast("list[int]", term)])
+        except OverflowError as error:
+            raise ValueError(f"not a charlist: {error}") from error
+    raise TypeError(f"not a binary or charlist: {term!r}")
