@@ -561,9 +561,15 @@ class _Identities:
                 if split is not None:
                     inner, children = split
                     todo.append((inner, len(children)))
-                    todo.extend([("", child) for child in reversed(children)])
+                    children.reverse()
+                    todo.extend([("", child) for child in children])
                     continue
-                key = (type(value), pack(">d", value) if isinstance(value, float) else value)
+                if isinstance(value, float):
+                    key = ("float", pack(">d", value))  # 0.0 and -0.0 are two keys since OTP 27
+                elif isinstance(value, str):
+                    key = (bytes, value.encode("utf-8"))
+                else:
+                    key = (type(value), value)
             known = numbers.get(key)
             if known is None:
                 known = numbers[key] = len(numbers)
