@@ -1,0 +1,83 @@
+"""Inline servers: processes whose handler runs right where the signal arrives, synchronously.
+
+System services (``net_kernel``, ZenMonitor's servers) are of this kind: a hop costs a method call instead of a task
+switch. A handler runs to completion and is never re-entered: what it sends to an inline server of the same node runs
+after it has returned, in the order it was sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import Exit
+from ..terms import Atom
+from .process import LocalProcess
+
+if TYPE_CHECKING:
+    from ..terms import Pid, Term
+    from .node import Node
+    from .signals import Router
+
+log = logging.getLogger("erlang_interop.process")
+
+
+class InlineServer:
+    """Subclass this, override the three hooks, and give it to ``Node.start_inline``.
+
+    Attributes:
+        process: The process it runs as: ``self.process.send(...)``, ``.monitor(...)``, ``.send_after(...)``.
+    """
+
+    process: InlineProcess
+
+    @property
+    def node(self) -> Node:
+        """The node it runs on."""
+        return self.process.node
+
+    def started(self) -> None:
+        """The process exists and has its name; no message has arrived yet. An exception here is start_inline's."""
+
+    def handle_message(self, message: Term) -> None:
+        """One message, DOWN and trapped EXIT included. ``raise Exit(reason)`` ends the process with that reason."""
+        raise NotImplementedError
+
+    def terminated(self, reason: Term) -> None:
+        """The process has ended: names, links and monitors are gone already."""
+
+
+class InlineProcess(LocalProcess):
+    """The process an :class:`InlineServer` runs as."""
+
+    __slots__ = ("server",)
+
+    def __init__(self, node: Node, router: Router, pid: Pid, server: InlineServer) -> None:
+        super().__init__(node, router, pid)
+        self.server = server
+
+    def deliver(self, message: Term) -> None:
+        """Run the handler now, or behind the one that is running."""
+        self._router.run_inline(self, message)
+
+    def handle(self, message: Term) -> None:
+        """Run the handler; the one place where its exception becomes an exit reason."""
+        try:
+            self.server.handle_message(message)
+        except Exit as exit_:
+            self._router.terminate(self, exit_.reason)
+        except Exception as error:
+            log.exception("%r crashed on a message; it ends", self)
+            self._router.terminate(self, crash_reason(error))
+
+    def ended(self, reason: Term) -> None:
+        """Tell the server."""
+        try:
+            self.server.terminated(reason)
+        except Exception:
+            log.exception("%r raised in terminated()", self)
+
+
+def crash_reason(error: BaseException) -> Term:
+    """``{ClassName, Text}``: how a Python exception looks as an exit reason."""
+    return (Atom(type(error).__name__), str(error))

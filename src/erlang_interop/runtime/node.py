@@ -1,0 +1,399 @@
+"""The node: composition root of the runtime.
+
+It owns the nursery in which everything runs, the listener, the registration with EPMD and the timers, and it is where
+processes start. Connections are ``distribution.py``'s, signals the router's (``signals.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import trio
+
+from ..errors import BadName, EpmdUnavailable, Exit, LocalProtocolError
+from ..terms import Atom
+from . import epmd
+from .atoms import NORMAL, SHUTDOWN
+from .distribution import ConnectionInfo, Distribution, split_name
+from .epmd import EpmdAddress, Registration
+from .epmd_server import EpmdServer
+from .inline import InlineProcess, InlineServer, crash_reason
+from .process import Destination, LocalProcess, Process
+from .signals import atom_of
+from .timers import Timer, Timers
+from .transport import Listener, listen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from contextlib import AbstractAsyncContextManager
+
+    from ..flags import DFlag
+    from ..terms import Pid, Reference, Term
+    from .events import NodeEvent
+    from .peer import Peer, Sending
+
+log = logging.getLogger("erlang_interop.node")
+
+#: Seconds that leaving the node waits for what its peers have not taken yet.
+CLOSE_TIME: Final = 2.0
+
+
+class _FlushAtEndOfPass(trio.abc.Instrument):
+    """Offers every socket what was put for it in this pass of the loop, before the loop waits.
+
+    The alternative, a writer task that is woken for each burst, costs a task switch where this costs a call.
+    """
+
+    def __init__(self, dirty: list[Peer]) -> None:
+        self._dirty = dirty
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Trio's hook: the pass is over."""
+        if self._dirty:
+            peers = self._dirty[:]
+            self._dirty.clear()
+            for peer in peers:
+                peer.flush()
+
+
+class Node:
+    """An Erlang node. Use ``open_node``; the arguments are documented there."""
+
+    def __init__(
+        self,
+        name: str,
+        cookie: str,
+        *,
+        visible: bool = False,
+        net_ticktime: float = 60.0,
+        epmd_address: EpmdAddress | None = None,
+        embedded_epmd: bool = False,
+        listen_host: str | None = None,
+        listen_port: int = 0,
+        allow: Collection[str] | None = None,
+        connect_timeout: float = 7.0,
+    ) -> None:
+        self.short_name, self.host = split_name(name)
+        if not cookie:
+            raise BadName("the cookie is empty: every node of a cluster shares one that is not")
+        self.name = Atom(name)
+        self.visible = visible
+        self.creation = 0
+        self._epmd = epmd_address or EpmdAddress.from_environment()
+        self._embedded_epmd = embedded_epmd
+        self._listen_host = listen_host or self.host
+        self._listen_port = listen_port
+        self._dirty: list[Peer] = []
+        self._distribution = Distribution(
+            name,
+            cookie,
+            visible=visible,
+            net_ticktime=net_ticktime,
+            epmd_port=self._epmd.port,
+            allow=allow,
+            connect_timeout=connect_timeout,
+            dirty=self._dirty,
+        )
+        self._router = self._distribution.router
+        self._timers = Timers()
+        self._listener: Listener | None = None
+        self._tasks: trio.Nursery | None = None
+        self._pid: Pid | None = None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name.name} creation {self.creation}>"
+
+    # -- its life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen, register, and serve for as long as the block runs. Errors of the block come out as they are."""
+        if self._tasks is not None:
+            raise LocalProtocolError("a node runs once; make a new one")
+        outcome: BaseException | None = None
+        instrument = _FlushAtEndOfPass(self._dirty)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            async with trio.open_nursery() as tasks:
+                self._tasks = tasks
+                await self._start(tasks)
+                try:
+                    yield
+                except BaseException as error:  # handed on below, outside of the nursery, which would wrap it
+                    outcome = error
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._stop()
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # What fails before the block is the caller's to handle by type; what fails later is a bug of ours.
+            if self._pid is None and isinstance(group, ExceptionGroup):
+                failure = _first(group)
+                raise failure from failure.__cause__
+            raise
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+        if outcome is not None:
+            raise outcome
+
+    async def _start(self, tasks: trio.Nursery) -> None:
+        self._listener = await listen(self._listen_host, self._listen_port)
+        try:
+            registration = await self._first_registration(tasks)
+        except BaseException:
+            self._listener.close()
+            raise
+        self.creation = registration.creation
+        self._distribution.start(tasks, registration.creation)
+        self._pid = self._router.make_pid()
+        tasks.start_soon(epmd.stay_registered, registration, self._register)
+        tasks.start_soon(self._timers.run)
+        tasks.start_soon(self._listener.serve, self._distribution.accept, tasks)
+        log.info("node %s listens on %s", self.name.name, ", ".join(self._listener.addresses))
+
+    async def _first_registration(self, tasks: trio.Nursery) -> Registration:
+        try:
+            return await self._register()
+        except EpmdUnavailable:
+            if not self._embedded_epmd:
+                raise
+        await tasks.start(EpmdServer().serve, self._epmd.host, self._epmd.port)
+        log.info("no EPMD answered; one of our own serves on port %d", self._epmd.port)
+        return await self._register()
+
+    async def _register(self) -> Registration:
+        assert self._listener is not None
+        return await epmd.register(self._epmd, self.short_name, self._listener.port, visible=self.visible)
+
+    async def _stop(self) -> None:
+        """End the processes (their links and monitors fire as ``shutdown``), then the connections."""
+        assert self._listener is not None
+        self._listener.close()
+        self._distribution.stopping = True
+        for process in list(self._router.processes.values()):
+            self._router.terminate(process, SHUTDOWN)
+        await self._distribution.close(CLOSE_TIME)
+
+    # -- connections
+
+    async def connect(self, peer: Atom | str) -> None:
+        """Return when ``peer`` is connected; at once if it is. Many callers share one attempt.
+
+        Raises:
+            BadName: it is no node name, or this node's own.
+            ConnectError: why not: NoSuchNode, HostNotFound, NodeUnreachable, ConnectTimeout, or ConnectRefused, whose
+                ``__cause__`` is the handshake's error.
+        """
+        await self._distribution.connect(peer)
+
+    async def disconnect(self, peer: Atom | str) -> bool:
+        """Close the connection to ``peer`` (``erlang:disconnect_node/1``); nodedown has fired when this returns.
+
+        Returns:
+            False if there was none.
+        """
+        return await self._distribution.disconnect(peer)
+
+    def nodes(self, kind: Literal["visible", "hidden", "connected", "known"] = "visible") -> list[Atom]:
+        """``nodes/1``: nodes connected as visible, hidden, or either (``connected``); ``known`` adds pending ones."""
+        return self._distribution.nodes(kind)
+
+    @property
+    def connections(self) -> list[ConnectionInfo]:
+        """The connection table, one row for each peer."""
+        return self._distribution.connections
+
+    @property
+    def net_ticktime(self) -> float:
+        """Seconds without a sign of life after which a peer is taken for dead."""
+        return self._distribution.net_ticktime
+
+    def is_connected(self, peer: Atom | str) -> bool:
+        """Whether ``peer`` is connected now."""
+        return self._router.is_up(atom_of(peer))
+
+    def is_busy(self, peer: Atom | str) -> bool:
+        """Whether senders to ``peer`` are parked now."""
+        link = self._router.peers.get(atom_of(peer))
+        return link is not None and link.busy
+
+    def peer_flags(self, peer: Atom | str) -> DFlag | None:
+        """The flags that both sides announced, or None when it is not connected."""
+        return self._distribution.peer_flags(peer)
+
+    def monitor_nodes(
+        self, node_type: Literal["visible", "hidden", "all"] = "all"
+    ) -> AbstractAsyncContextManager[AsyncIterator[NodeEvent]]:
+        """``async with node.monitor_nodes() as events: async for event in events`` gives NodeUp and NodeDown."""
+        return self._distribution.events.subscribe(node_type)
+
+    def watch_nodes(self, callback: Callable[[NodeEvent], None]) -> Callable[[], None]:
+        """Call ``callback(event)`` synchronously, in order with the signals; the result ends that."""
+        return self._distribution.events.watch(callback)
+
+    # -- processes
+
+    def spawn(
+        self,
+        fn: Callable[..., Awaitable[object]],
+        *args: object,
+        name: Atom | str | None = None,
+        link_to: Pid | None = None,
+        trap_exit: bool = False,
+    ) -> Pid:
+        """Start ``await fn(process, *args)`` as a process; it ends when ``fn`` does.
+
+        Args:
+            name: Registered before it runs.
+            link_to: A process it is linked to from the start.
+            trap_exit: Its flag from the start.
+
+        Raises:
+            NameAlreadyRegistered, BadName: the name cannot be had; nothing was started.
+        """
+        process = self._new_process(name, link_to)
+        process.trap_exit = trap_exit
+        self._nursery.start_soon(self._run, process, fn, args, name=f"{fn!r} as {process.pid}")
+        return process.pid
+
+    def _new_process(self, name: Atom | str | None, link_to: Pid | None) -> Process:
+        process = Process(self, self._router, self._router.make_pid())
+        self._enter(process, name, link_to)
+        return process
+
+    def _enter(self, process: LocalProcess, name: Atom | str | None, link_to: Pid | None) -> None:
+        if self._distribution.stopping or self._tasks is None:
+            raise LocalProtocolError(
+                "the node does not run (any more); processes start inside `async with open_node(...)`"
+            )
+        self._router.add(process)
+        if name is not None:
+            try:
+                self._router.register(name, process.pid)
+            except BaseException:
+                del self._router.processes[process.pid]
+                raise
+        if link_to is not None:
+            self._router.link(process, link_to)
+
+    async def _run(self, process: Process, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+        """The wrapper of every spawned process: where an exception becomes an exit reason, and nowhere else."""
+        reason: Term = SHUTDOWN  # what stands if the node itself is cancelled
+        try:
+            with process.scope:
+                await fn(process, *args)
+            reason = NORMAL
+        except* Exit as group:
+            reason = _first(group).reason  # type: ignore[attr-defined]
+        except* Exception as group:
+            log.error("%r crashed; it ends", process, exc_info=group)
+            reason = crash_reason(_first(group))
+        finally:
+            self._router.terminate(process, reason)
+
+    @asynccontextmanager
+    async def open_process(self, name: Atom | str | None = None) -> AsyncIterator[Process]:
+        """The running task is a process for as long as the block runs.
+
+        Leaving the block ends the process as ``normal``; ``raise Exit(reason)`` inside it ends it with that reason and
+        goes no further. An exit signal from elsewhere cancels the block and is raised from it as ``Exit(reason)``.
+        """
+        process = self._new_process(name, None)
+        reason: Term = NORMAL
+        try:
+            with process.scope:
+                yield process
+        except Exit as exit_:
+            reason = exit_.reason
+        except BaseException as error:
+            reason = SHUTDOWN if isinstance(error, trio.Cancelled) else crash_reason(error)
+            raise
+        finally:
+            signalled = not process.alive
+            self._router.terminate(process, reason)
+        if signalled and process.scope.cancelled_caught:
+            raise Exit(process.exit_reason)
+
+    def start_inline(self, server: InlineServer, *, name: Atom | str | None = None, link_to: Pid | None = None) -> Pid:
+        """Start an inline server: its ``started()`` has returned when this does.
+
+        Raises:
+            NameAlreadyRegistered, BadName: the name cannot be had.
+            Exception: whatever ``started()`` raised; the process has ended then.
+        """
+        process = InlineProcess(self, self._router, self._router.make_pid(), server)
+        server.process = process
+        self._enter(process, name, link_to)
+        try:
+            self._router.run_started(process)
+        except Exit as exit_:
+            self._router.terminate(process, exit_.reason)
+            raise
+        except BaseException as error:
+            self._router.terminate(process, crash_reason(error))
+            raise
+        return process.pid
+
+    @property
+    def _nursery(self) -> trio.Nursery:
+        assert self._tasks is not None
+        return self._tasks
+
+    # -- what needs no process
+
+    def send(self, dest: Destination, message: Term) -> Sending:
+        """Send as nobody in particular; see ``Process.send``."""
+        assert self._pid is not None
+        return self._router.send(self._pid, dest, message)
+
+    def exit(self, pid: Pid, reason: Term) -> None:
+        """Send an exit signal as nobody in particular; see ``Process.exit``."""
+        assert self._pid is not None
+        self._router.exit(self._pid, pid, reason)
+
+    def register(self, name: Atom | str, pid: Pid) -> None:
+        """Give ``name`` to a process of this node. Raises NameAlreadyRegistered, BadName."""
+        self._router.register(name, pid)
+
+    def unregister(self, name: Atom | str) -> None:
+        """Take a name back. Raises BadName if it is not registered."""
+        self._router.unregister(name)
+
+    def whereis(self, name: Atom | str) -> Pid | None:
+        """The process registered under ``name`` on this node."""
+        return self._router.whereis(name)
+
+    def registered(self) -> list[Atom]:
+        """All names registered on this node."""
+        return list(self._router.names)
+
+    def is_alive(self, pid: Pid) -> bool:
+        """Whether ``pid`` is a living process of this node."""
+        return pid in self._router.processes
+
+    def make_ref(self) -> Reference:
+        """``make_ref/0``."""
+        return self._router.make_ref()
+
+    def statistics(self) -> dict[str, Any]:
+        """Sizes of the node's tables; all of processes, links and monitors are zero when nothing is left behind."""
+        return self._router.statistics()
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call ``callback()`` on the loop in ``delay`` seconds; ``.cancel()`` on the result takes it back."""
+        return self._timers.call_later(delay, callback)
+
+    def start_task(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run ``async_fn(*args)`` for as long as the node lives: work in slices, and what belongs to no process."""
+        self._nursery.start_soon(async_fn, *args)
+
+
+def _first(group: BaseExceptionGroup[Exception] | ExceptionGroup[Exception]) -> Exception:
+    """The first exception in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error

@@ -1,0 +1,238 @@
+"""One connection, as the rest of the runtime sees it: where signals for a peer are put, and what it owes on loss.
+
+A :class:`Peer` exists from the first signal meant for a node: while it is dialled its signals wait in a queue; once up
+they become frames in the wire's out-buffer. That buffer is tried at the end of each pass of the loop without a task
+switch (``flush``); the writer task only finishes what the socket did not take.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from ..flags import DFlag
+from ..wire.channel import NO_PAYLOAD, DistChannel
+from ..wire.control import Op
+from .atoms import EMPTY
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ..terms import Atom, Pid, Reference, Term
+    from ..wire.ticks import Ticker
+    from .events import NodeKind
+    from .transport import Stream
+
+#: Bytes waiting for a peer above which its senders are parked: ERTS' default ``+zdbbl``.
+BUSY_LIMIT: Final = 1024 * 1024
+#: Bytes at which the out-buffer is tried at once instead of at the end of the pass.
+FLUSH_AT: Final = 64 * 1024
+#: Signals that may wait for a node that is still being dialled before senders are parked.
+PENDING_LIMIT: Final = 1000
+
+_DOWNGRADED: Final = {
+    Op.PAYLOAD_EXIT: Op.EXIT,
+    Op.PAYLOAD_EXIT2: Op.EXIT2,
+    Op.PAYLOAD_MONITOR_P_EXIT: Op.MONITOR_P_EXIT,
+}
+
+
+class PeerState(enum.Enum):
+    """The life of one :class:`Peer` object; it is never reused for a second connection."""
+
+    PENDING = "pending"
+    UP = "up"
+    DOWN = "down"
+
+
+class Sending:
+    """What ``send`` returns: await it to be parked while the peer is busy. One object for each peer."""
+
+    __slots__ = ("_awaited", "_peer")
+
+    def __init__(self, peer: Peer | None) -> None:
+        self._peer = peer
+        self._awaited = 0
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self._peer is not None and self._peer.busy:
+            yield from self._peer.wait_not_busy().__await__()
+            return
+        # A checkpoint for each message would cost more than the message; one in 64 keeps the loop fair.
+        self._awaited += 1
+        if self._awaited >= 64:
+            self._awaited = 0
+            yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105 - this is how __await__ awaits
+
+
+#: The result of a send that stays on this node.
+SENT: Final = Sending(None)
+
+
+class Peer:
+    """A node at the other end. Attributes that describe the connection are None until it is up."""
+
+    def __init__(self, name: Atom, dirty: list[Peer]) -> None:
+        self.name = name
+        self.state = PeerState.PENDING
+        self.conn_id = 0
+        self.flags = DFlag(0)
+        self.agreed = DFlag(0)
+        self.creation = 0
+        self.address = ""
+        self.since = 0.0
+        self.hidden = True
+        self.wire: DistChannel | None = None
+        self.stream: Stream | None = None
+        self.ticker: Ticker | None = None
+        #: Why the connection ends, if we end it: read by the reader task when the socket closes.
+        self.closing: Term = None
+        self.sending = Sending(self)
+        #: Set when the attempt has an outcome; ``failure`` is then None or the ConnectError.
+        self.settled = trio.Event()
+        self.failure: Exception | None = None
+        #: Set when nothing more is owed for this connection: a new one may come up.
+        self.gone = trio.Event()
+        # What this side holds over the connection, so that its loss costs what it owns and not a scan of every process.
+        #: Monitors held here on processes there: reference -> who holds it.
+        self.monitors: dict[Reference, Pid] = {}
+        #: Monitors held there on processes here: reference -> the process here.
+        self.watched: dict[Reference, Pid] = {}
+        #: Links: process here -> processes there.
+        self.links: dict[Pid, set[Pid]] = {}
+        self._queue: list[tuple[tuple[Any, ...], Any]] = []
+        self._tail = memoryview(b"")
+        self._dirty = dirty
+        self._is_dirty = False
+        self._unsent = trio.Event()
+        self._drained = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.name.name} {self.state.value} conn {self.conn_id}>"
+
+    @property
+    def type(self) -> NodeKind:
+        """``visible`` if the node is published, as ``nodes/0`` sees it."""
+        return "hidden" if self.hidden else "visible"
+
+    # -- sending
+
+    def emit(self, control: tuple[Any, ...], payload: Any = NO_PAYLOAD) -> None:
+        """Put one signal under way, behind those before it. After the loss of the connection: nothing happens."""
+        wire = self.wire
+        if wire is None:
+            if self.state is PeerState.PENDING:
+                self._queue.append((control, payload))
+            return
+        if control[0] in _DOWNGRADED and not self.agreed & DFlag.EXIT_PAYLOAD:
+            control, payload = (int(_DOWNGRADED[control[0]]), *control[1:], payload), NO_PAYLOAD
+        elif control[0] == Op.SEND_SENDER and not self.agreed & DFlag.SEND_SENDER:
+            control = (int(Op.SEND), EMPTY, control[2])
+        wire.send(control, payload)
+        if wire.pending >= FLUSH_AT:
+            self.flush()
+        elif not self._is_dirty:
+            self._is_dirty = True
+            self._dirty.append(self)
+
+    def emit_tick(self) -> None:
+        """Send a tick now."""
+        if self.wire is not None:
+            self.wire.send_tick()
+            self.flush()
+
+    def flush(self) -> None:
+        """Offer the socket what waits. Never blocks; what it does not take is the writer task's."""
+        self._is_dirty = False
+        wire, stream = self.wire, self.stream
+        if wire is None or stream is None or len(self._tail):
+            return
+        if wire.pending:
+            self._tail = memoryview(wire.data_to_send())
+            self._send_tail(stream)
+            if len(self._tail) and self._token is not None:
+                # From outside a task step (the end of a pass) only this wakes the loop as well as the writer.
+                self._token.run_sync_soon(self._unsent.set, idempotent=True)
+
+    def _send_tail(self, stream: Stream) -> None:
+        try:
+            sent = stream.send_nowait(self._tail)
+        except OSError:
+            # The reader sees the end of the connection and says why; bytes for a dead peer are nobody's.
+            self._tail = memoryview(b"")
+            stream.abort()
+            return
+        self._tail = self._tail[sent:]
+
+    async def write(self) -> None:
+        """The writer task: runs for the life of the connection, busy only while the socket is full."""
+        stream, wire = self.stream, self.wire
+        assert stream is not None
+        assert wire is not None
+        while True:
+            await self._unsent.wait()
+            self._unsent = trio.Event()
+            while len(self._tail) or wire.pending:
+                if not len(self._tail):
+                    self._tail = memoryview(wire.data_to_send())
+                await stream.wait_writable()
+                self._send_tail(stream)
+                if not self.busy:
+                    self._waiting.unpark_all()
+            self._drained.set()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the socket."""
+        return len(self._tail) + (self.wire.pending if self.wire is not None else 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether senders are parked: more than the busy limit waits."""
+        if self.wire is None:
+            return len(self._queue) > PENDING_LIMIT
+        return len(self._tail) + self.wire.pending > BUSY_LIMIT
+
+    async def wait_not_busy(self) -> None:
+        """Return when the peer takes data again, or is gone."""
+        self.flush()
+        while self.busy and self.state is not PeerState.DOWN:
+            await self._waiting.park()
+
+    async def drained(self) -> None:
+        """Return when the socket has taken everything, or the connection is gone."""
+        while self.state is PeerState.UP and self.unsent:
+            self.flush()
+            if self.unsent:
+                self._drained = trio.Event()
+                await self._drained.wait()
+
+    # -- its life
+
+    def up(self, stream: Stream, wire: DistChannel, ticker: Ticker) -> None:
+        """The handshake is through: what waited becomes frames, in order."""
+        self.stream, self.wire, self.ticker = stream, wire, ticker
+        self.state = PeerState.UP
+        self._token = trio.lowlevel.current_trio_token()
+
+    def release_queue(self) -> None:
+        """Send what was put here while the connection was being made."""
+        queue, self._queue = self._queue, []
+        for control, payload in queue:
+            self.emit(control, payload)
+        self._waiting.unpark_all()
+
+    def down(self) -> None:
+        """The connection (or the attempt) is over. What it owed is handed out by the router."""
+        self.state = PeerState.DOWN
+        self.wire = None
+        self._tail = memoryview(b"")
+        self._queue = []
+        self._drained.set()
+        self._waiting.unpark_all()
+        if self.stream is not None:
+            self.stream.close()

@@ -1,0 +1,630 @@
+"""The router: every signal between processes, whether both are here or one is on a peer.
+
+Outgoing, a process's ``send``, ``link``, ``monitor`` or ``exit`` comes in here and becomes a call on a local process or
+a control message for a peer. Incoming, ``dispatch`` takes what one read from a socket brought and carries it out, in
+order, without an await: that is what keeps the order that Erlang promises between two processes.
+
+Source: ERTS manual, "Processes" (signals, links, monitors, aliases); erl_dist_protocol, "Control Messages".
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import BadName, EncodeError, NameAlreadyRegistered, RemoteProtocolError
+from ..terms import Atom, Pid, Reference
+from ..wire.control import BY_OP, Op, describe
+from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, PROCESS, UNDEFINED
+from .peer import SENT, Peer, PeerState, Sending
+from .process import LINKED, Destination, LocalProcess, MonitorTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..terms import Term
+    from .inline import InlineProcess
+
+log = logging.getLogger("erlang_interop.process")
+
+
+def _packer(op: Op) -> Callable[..., tuple[Any, ...]]:
+    """What builds the control tuple of ``op`` from its slots."""
+    row = BY_OP[op]
+    assert row is not None
+    return row.pack  # type: ignore[no-any-return]
+
+
+_alias_send: Final = _packer(Op.ALIAS_SEND)
+_demonitor_p: Final = _packer(Op.DEMONITOR_P)
+_link: Final = _packer(Op.LINK)
+_monitor_p: Final = _packer(Op.MONITOR_P)
+_payload_exit: Final = _packer(Op.PAYLOAD_EXIT)
+_payload_exit2: Final = _packer(Op.PAYLOAD_EXIT2)
+_payload_monitor_p_exit: Final = _packer(Op.PAYLOAD_MONITOR_P_EXIT)
+_reg_send: Final = _packer(Op.REG_SEND)
+_send_sender: Final = _packer(Op.SEND_SENDER)
+_unlink_id: Final = _packer(Op.UNLINK_ID)
+_unlink_id_ack: Final = _packer(Op.UNLINK_ID_ACK)
+
+_MISSING: Final = object()
+_WORDS: Final = struct.Struct(">III")
+#: Pids count up to this id before the serial does; the id then starts again.
+_MAX_PID_ID: Final = (1 << 28) - 1
+#: The modes of an alias that end with its first message, and those that end with its monitor (erlang:monitor/3).
+_REPLY_MODES: Final = frozenset({"reply", "reply_demonitor"})
+_MONITOR_MODES: Final = frozenset({"demonitor", "reply_demonitor"})
+ALIAS_MODES: Final = frozenset({"explicit_unalias", "reply", "demonitor", "reply_demonitor"})
+
+
+def atom_of(name: Atom | str) -> Atom:
+    """A name given as ``str`` or :class:`Atom`, as an atom. Raises ``BadName`` for anything else."""
+    if type(name) is str:
+        return Atom(name)
+    if type(name) is Atom:
+        return name
+    raise BadName(f"a name is a str or an Atom, not {name!r}")
+
+
+class Router:
+    """Processes, names and aliases of this node, and the peers' ends of its links and monitors.
+
+    Args:
+        name: This node.
+        peer_for: The peer of a node name, dialled if it is not there (never this node's own name).
+    """
+
+    def __init__(self, name: Atom, peer_for: Callable[[Atom], Peer]) -> None:
+        self.name = name
+        self.creation = 0
+        self._peer_for = peer_for
+        self.processes: dict[Pid, LocalProcess] = {}
+        self.names: dict[Atom, LocalProcess] = {}
+        self.aliases: dict[Reference, tuple[LocalProcess, str]] = {}
+        self.peers: dict[Atom, Peer] = {}
+        self._next_id = 1
+        self._next_serial = 0
+        self._next_ref = 0
+        self._next_unlink_id = 0
+        self._running = False
+        self._ready: deque[tuple[InlineProcess, Term]] = deque()
+        self._reaping = False
+        self._dying: deque[tuple[LocalProcess, Term]] = deque()
+        self._handlers: dict[int, Callable[[Peer, tuple[Any, ...], Any], None]] = {
+            Op.SEND: self._in_send,
+            Op.SEND_TT: self._in_send,
+            Op.SEND_SENDER: self._in_send,
+            Op.SEND_SENDER_TT: self._in_send,
+            Op.REG_SEND: self._in_reg_send,
+            Op.REG_SEND_TT: self._in_reg_send,
+            Op.ALIAS_SEND: self._in_alias_send,
+            Op.ALIAS_SEND_TT: self._in_alias_send,
+            Op.LINK: self._in_link,
+            Op.UNLINK_ID: self._in_unlink_id,
+            Op.UNLINK_ID_ACK: self._in_unlink_id_ack,
+            Op.EXIT: self._in_exit,
+            Op.EXIT_TT: self._in_exit,
+            Op.PAYLOAD_EXIT: self._in_exit,
+            Op.PAYLOAD_EXIT_TT: self._in_exit,
+            Op.EXIT2: self._in_exit2,
+            Op.EXIT2_TT: self._in_exit2,
+            Op.PAYLOAD_EXIT2: self._in_exit2,
+            Op.PAYLOAD_EXIT2_TT: self._in_exit2,
+            Op.MONITOR_P: self._in_monitor,
+            Op.DEMONITOR_P: self._in_demonitor,
+            Op.MONITOR_P_EXIT: self._in_monitor_exit,
+            Op.PAYLOAD_MONITOR_P_EXIT: self._in_monitor_exit,
+            Op.GROUP_LEADER: self._in_group_leader,
+        }
+
+    # -- identifiers
+
+    def make_pid(self) -> Pid:
+        """A pid that no living process of this node has."""
+        while True:
+            pid = Pid(self.name, self._next_id, self._next_serial, self.creation)
+            self._next_id += 1
+            if self._next_id > _MAX_PID_ID:
+                self._next_id = 1
+                self._next_serial = (self._next_serial + 1) & 0xFFFFFFFF
+            if pid not in self.processes:
+                return pid
+
+    def make_ref(self) -> Reference:
+        """A reference of this node: three words, the first of 18 bits as on a BEAM."""
+        number = self._next_ref = self._next_ref + 1
+        words = _WORDS.pack(number & 0x3FFFF, number >> 18 & 0xFFFFFFFF, number >> 50 & 0xFFFFFFFF)
+        return Reference(self.name, self.creation, words)
+
+    # -- names
+
+    def register(self, name: Atom | str, pid: Pid) -> None:
+        """Give ``name`` to ``pid``, a living process of this node (``register/2``)."""
+        atom = atom_of(name)
+        if atom in (UNDEFINED, EMPTY):
+            raise BadName(f"no process can be registered as {atom.name!r}")
+        process = self.processes.get(pid)
+        if process is None:
+            raise BadName(f"cannot register {atom.name!r}: {pid} is not a living process of {self.name.name}")
+        holder = self.names.get(atom)
+        if holder is not None:
+            raise NameAlreadyRegistered(f"{atom.name!r} is registered as {holder.pid}; unregister it first")
+        self.names[atom] = process
+        process.names.append(atom)
+
+    def unregister(self, name: Atom | str) -> None:
+        """Take ``name`` back (``unregister/1``)."""
+        atom = atom_of(name)
+        process = self.names.pop(atom, None)
+        if process is None:
+            raise BadName(f"{atom.name!r} is not registered on {self.name.name}")
+        process.names.remove(atom)
+
+    def whereis(self, name: Atom | str) -> Pid | None:
+        """The process registered under ``name`` (``whereis/1``)."""
+        process = self.names.get(atom_of(name))
+        return None if process is None else process.pid
+
+    # -- messages out
+
+    def send(self, sender: Pid, dest: Destination, message: Term) -> Sending:
+        """``Dest ! Message`` on behalf of ``sender``."""
+        if type(dest) is Pid:
+            if dest.node == self.name:
+                process = self.processes.get(dest)
+                if process is not None:
+                    process.deliver(message)
+                return SENT
+            peer = self.peers.get(dest.node) or self._peer_for(dest.node)
+            peer.emit(_send_sender(sender, dest), message)
+            return peer.sending
+        if type(dest) is Reference:
+            if dest.node == self.name:
+                self._deliver_alias(dest, message)
+                return SENT
+            peer = self.peers.get(dest.node) or self._peer_for(dest.node)
+            peer.emit(_alias_send(sender, dest), message)
+            return peer.sending
+        if type(dest) is tuple and len(dest) == 2:
+            name, node = atom_of(dest[0]), atom_of(dest[1])
+            if node != self.name:
+                peer = self.peers.get(node) or self._peer_for(node)
+                peer.emit(_reg_send(sender, name), message)
+                return peer.sending
+        elif type(dest) is str or type(dest) is Atom:
+            name = atom_of(dest)
+        else:
+            raise BadName(f"cannot send to {dest!r}: a Pid, a Reference (alias), a name or (name, node) is needed")
+        process = self.names.get(name)
+        if process is not None:
+            process.deliver(message)
+        return SENT
+
+    def _deliver_alias(self, ref: Reference, message: Term) -> None:
+        entry = self.aliases.get(ref)
+        if entry is None:
+            return
+        process, mode = entry
+        if mode in _REPLY_MODES:
+            self.unalias(process, ref)
+            if mode in _MONITOR_MODES:
+                self.demonitor(process, ref)
+        process.deliver(message)
+
+    # -- inline servers
+
+    def run_inline(self, process: InlineProcess, message: Term) -> None:
+        """Run an inline handler now, or behind the one that is running."""
+        if self._running:
+            self._ready.append((process, message))
+            return
+        self._running = True
+        try:
+            process.handle(message)
+            self._run_ready()
+        finally:
+            self._running = False
+
+    def run_started(self, process: InlineProcess) -> None:
+        """Run ``started()`` under the same rule: what it sends is handled after it."""
+        nested, self._running = self._running, True
+        try:
+            process.server.started()
+            if not nested:
+                self._run_ready()
+        finally:
+            self._running = nested
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        while ready:
+            process, message = ready.popleft()
+            if process.alive:
+                process.handle(message)
+
+    # -- aliases
+
+    def alias(self, process: LocalProcess, mode: str, ref: Reference | None = None) -> Reference:
+        """Make ``ref``, or a new reference, an alias of ``process`` (``alias/1``, or with a monitor ``monitor/3``)."""
+        if mode not in ALIAS_MODES:
+            raise ValueError(f"alias mode {mode!r} is none of {', '.join(sorted(ALIAS_MODES))}")
+        ref = ref or self.make_ref()
+        self.aliases[ref] = (process, mode)
+        process.aliases.append(ref)
+        return ref
+
+    def unalias(self, process: LocalProcess, ref: Reference) -> bool:
+        """End an alias; True if it was one of ``process`` (``unalias/1``)."""
+        entry = self.aliases.get(ref)
+        if entry is None or entry[0] is not process:
+            return False
+        del self.aliases[ref]
+        process.aliases.remove(ref)
+        return True
+
+    def _monitor_ended(self, process: LocalProcess, ref: Reference) -> None:
+        entry = self.aliases.get(ref)
+        if entry is not None and entry[1] in _MONITOR_MODES:
+            self.unalias(process, ref)
+
+    # -- links
+
+    def link(self, process: LocalProcess, pid: Pid) -> None:
+        """``link/1`` by ``process``."""
+        if pid == process.pid or process.links.get(pid) == LINKED:
+            return
+        if pid.node == self.name:
+            other = self.processes.get(pid)
+            if other is None:
+                self.exit_signal(process, pid, NOPROC, linked=False)
+                return
+            process.links[pid] = LINKED
+            other.links[process.pid] = LINKED
+            return
+        peer = self.peers.get(pid.node) or self._peer_for(pid.node)
+        process.links[pid] = LINKED
+        peer.links.setdefault(process.pid, set()).add(pid)
+        peer.emit(_link(process.pid, pid))
+
+    def unlink(self, process: LocalProcess, pid: Pid) -> None:
+        """``unlink/1`` by ``process``."""
+        if process.links.get(pid) != LINKED:
+            return
+        if pid.node == self.name:
+            del process.links[pid]
+            other = self.processes.get(pid)
+            if other is not None:
+                other.links.pop(process.pid, None)
+            return
+        peer = self.peers.get(pid.node)
+        if peer is None:
+            del process.links[pid]
+            return
+        # The link is gone for us when the other side has acknowledged; until then its exit signals are ignored.
+        self._next_unlink_id = self._next_unlink_id % ((1 << 64) - 1) + 1
+        process.links[pid] = self._next_unlink_id
+        peer.emit(_unlink_id(self._next_unlink_id, process.pid, pid))
+
+    def _forget_link(self, peer: Peer, process: LocalProcess, pid: Pid) -> None:
+        process.links.pop(pid, None)
+        remotes = peer.links.get(process.pid)
+        if remotes is not None:
+            remotes.discard(pid)
+            if not remotes:
+                del peer.links[process.pid]
+
+    # -- monitors
+
+    def monitor(self, process: LocalProcess, target: MonitorTarget, alias: str | None = None) -> Reference:
+        """``monitor/2,3`` by ``process``."""
+        ref = self.make_ref()
+        if alias is not None:
+            self.alias(process, alias, ref)
+        item: Any
+        if type(target) is Pid:
+            node, item = target.node, target
+        elif type(target) is tuple and len(target) == 2:
+            node, item = atom_of(target[1]), atom_of(target[0])
+        elif type(target) is str or type(target) is Atom:
+            node, item = self.name, atom_of(target)
+        else:
+            raise BadName(f"cannot monitor {target!r}: a Pid, a name or (name, node) is needed")
+        if node != self.name:
+            peer = self.peers.get(node) or self._peer_for(node)
+            process.monitors[ref] = target if type(target) is Pid else (item, node)
+            peer.monitors[ref] = process.pid
+            peer.emit(_monitor_p(process.pid, item, ref))
+            return ref
+        shown = item if type(item) is Pid else (item, self.name)
+        watched = self.processes.get(item) if type(item) is Pid else self.names.get(item)
+        if watched is None:
+            self._monitor_ended(process, ref)
+            process.deliver((DOWN, ref, PROCESS, shown, NOPROC))
+            return ref
+        process.monitors[ref] = watched.pid
+        watched.watchers[ref] = (process.pid, shown)
+        return ref
+
+    def demonitor(self, process: LocalProcess, ref: Reference) -> bool:
+        """``demonitor/1`` by ``process``; True if the monitor was active."""
+        target = process.monitors.pop(ref, _MISSING)
+        self._monitor_ended(process, ref)
+        if target is _MISSING:
+            return False
+        self._release_monitor(process, ref, target)
+        return True
+
+    def _release_monitor(self, process: LocalProcess, ref: Reference, target: Any) -> None:
+        """Tell whoever is watched under ``ref`` that nobody watches any more."""
+        node = target.node if type(target) is Pid else target[1]
+        if node == self.name:
+            watched = self.processes.get(target)
+            if watched is not None:
+                watched.watchers.pop(ref, None)
+            return
+        peer = self.peers.get(node)
+        if peer is not None and peer.monitors.pop(ref, None) is not None:
+            peer.emit(_demonitor_p(process.pid, target if type(target) is Pid else target[0], ref))
+
+    def _fire_down(self, owner: Pid, ref: Reference, reason: Term) -> None:
+        """Deliver the DOWN of a monitor that ``owner`` holds; its entry goes."""
+        process = self.processes.get(owner)
+        if process is None:
+            return
+        target = process.monitors.pop(ref, _MISSING)
+        if target is not _MISSING:
+            self._monitor_ended(process, ref)
+            process.deliver((DOWN, ref, PROCESS, target, reason))
+
+    # -- exits
+
+    def exit(self, sender: Pid, pid: Pid, reason: Term) -> None:
+        """``exit/2``."""
+        if pid.node == self.name:
+            process = self.processes.get(pid)
+            if process is not None:
+                self.exit_signal(process, sender, reason, linked=False)
+            return
+        peer = self.peers.get(pid.node) or self._peer_for(pid.node)
+        peer.emit(_payload_exit2(sender, pid), reason)
+
+    def exit_signal(self, process: LocalProcess, sender: Pid, reason: Term, *, linked: bool) -> None:
+        """What an exit signal does to its receiver (ERTS manual, "Receiving Exit Signals")."""
+        if not process.alive:
+            return
+        if reason == KILL and not linked:
+            self.terminate(process, KILLED)
+        elif process.trap_exit:
+            process.deliver((EXIT, sender, reason))
+        elif reason != NORMAL or sender == process.pid:
+            self.terminate(process, reason)
+
+    def add(self, process: LocalProcess) -> None:
+        """Enter a new process; signals reach it from now on."""
+        self.processes[process.pid] = process
+
+    def terminate(self, process: LocalProcess, reason: Term) -> None:
+        """End a process now: names, links, monitors and aliases are dealt with before anything else happens.
+
+        A chain of linked processes is worked off as a queue, so that it may be of any length.
+        """
+        if not process.alive:
+            return
+        process.alive = False
+        process.exit_reason = reason
+        self._dying.append((process, reason))
+        if self._reaping:
+            return
+        self._reaping = True
+        try:
+            while self._dying:
+                self._reap(*self._dying.popleft())
+        finally:
+            self._reaping = False
+
+    def _reap(self, process: LocalProcess, reason: Term) -> None:
+        pid = process.pid
+        self.processes.pop(pid, None)
+        for name in process.names:
+            self.names.pop(name, None)
+        for ref in process.aliases:
+            self.aliases.pop(ref, None)
+        process.aliases.clear()
+        monitors, process.monitors = process.monitors, {}
+        for ref, target in monitors.items():
+            self._release_monitor(process, ref, target)
+        links, process.links = process.links, {}
+        for other_pid, state in links.items():
+            if other_pid.node == self.name:
+                other = self.processes.get(other_pid)
+                if other is not None and other.links.pop(pid, None) == LINKED:
+                    self.exit_signal(other, pid, reason, linked=True)
+                continue
+            peer = self.peers.get(other_pid.node)
+            if peer is not None:
+                self._forget_link(peer, process, other_pid)
+                if state == LINKED:
+                    self._emit_reason(peer, _payload_exit(pid, other_pid), reason)
+        watchers, process.watchers = process.watchers, {}
+        for ref, (watcher, shown) in watchers.items():
+            if watcher.node == self.name:
+                holder = self.processes.get(watcher)
+                if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:
+                    self._monitor_ended(holder, ref)
+                    holder.deliver((DOWN, ref, PROCESS, shown, reason))
+                continue
+            peer = self.peers.get(watcher.node)
+            if peer is not None and peer.watched.pop(ref, None) is not None:
+                named = shown if type(shown) is Pid else shown[0]
+                self._emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
+        process.ended(reason)
+
+    def _emit_reason(self, peer: Peer, control: tuple[Any, ...], reason: Term) -> None:
+        """A signal that must go out whatever the reason is made of."""
+        try:
+            peer.emit(control, reason)
+        except EncodeError as error:
+            log.warning("an exit reason cannot be sent to %s: %s; it goes as text", peer.name.name, error)
+            peer.emit(control, (Atom("unencodable_reason"), repr(reason)[:1024]))
+
+    # -- signals in
+
+    def dispatch(self, peer: Peer, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        """Carry out what a peer sent, in order."""
+        handlers = self._handlers
+        for control, payload in signals:
+            handler = handlers.get(control[0])
+            if handler is None:
+                raise RemoteProtocolError(
+                    f"{describe(control, payload)} needs a flag that was not offered",
+                    peer=peer.name.name,
+                    rule="erl_dist_protocol#protocol-between-connected-nodes",
+                )
+            handler(peer, control, payload)
+
+    def _in_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self.processes.get(control[2])
+        if process is not None:
+            process.deliver(payload)
+
+    def _in_reg_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self.names.get(control[3])
+        if process is not None:
+            process.deliver(payload)
+
+    def _in_alias_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        self._deliver_alias(control[2], payload)
+
+    def _in_link(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, from_pid, to_pid = control
+        process = self.processes.get(to_pid)
+        if process is None:
+            peer.emit(_payload_exit(to_pid, from_pid), NOPROC)
+            return
+        # While our UNLINK_ID is under way a LINK from there was sent before it arrived: it takes that link down too.
+        if process.links.setdefault(from_pid, LINKED) == LINKED:
+            peer.links.setdefault(to_pid, set()).add(from_pid)
+
+    def _in_unlink_id(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, unlink_id, from_pid, to_pid = control
+        process = self.processes.get(to_pid)
+        if process is not None and process.links.get(from_pid) == LINKED:
+            self._forget_link(peer, process, from_pid)
+        # Before any other signal to that process (erl_dist_protocol#link_protocol).
+        peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
+
+    def _in_unlink_id_ack(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, unlink_id, from_pid, to_pid = control
+        process = self.processes.get(to_pid)
+        if process is not None and process.links.get(from_pid) == unlink_id:
+            self._forget_link(peer, process, from_pid)
+
+    def _in_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        from_pid, to_pid = control[1], control[2]
+        process = self.processes.get(to_pid)
+        if process is None or process.links.get(from_pid) != LINKED:
+            return
+        self._forget_link(peer, process, from_pid)
+        self.exit_signal(process, from_pid, _reason(control, payload), linked=True)
+
+    def _in_exit2(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self.processes.get(control[2])
+        if process is not None:
+            self.exit_signal(process, control[1], _reason(control, payload), linked=False)
+
+    def _in_monitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, from_pid, to_proc, ref = control
+        by_pid = type(to_proc) is Pid
+        process = self.processes.get(to_proc) if by_pid else self.names.get(to_proc)
+        if process is None:
+            peer.emit(_payload_monitor_p_exit(to_proc, from_pid, ref), NOPROC)
+            return
+        process.watchers[ref] = (from_pid, to_proc if by_pid else (to_proc, self.name))
+        peer.watched[ref] = process.pid
+
+    def _in_demonitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        pid = peer.watched.pop(control[3], None)
+        if pid is not None:
+            process = self.processes.get(pid)
+            if process is not None:
+                process.watchers.pop(control[3], None)
+
+    def _in_monitor_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        ref = control[3]
+        owner = peer.monitors.pop(ref, None)
+        if owner is not None:
+            self._fire_down(owner, ref, control[4] if control[0] == Op.MONITOR_P_EXIT else payload)
+
+    def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        log.debug("%s sets the group leader of %s: processes here have none", peer.name.name, control[2])
+
+    # -- the loss of a connection
+
+    def connection_lost(self, peer: Peer, reason: Term, limit: int) -> bool:
+        """Hand out what the loss of ``peer`` owes: exits, DOWNs, and the end of its monitors here.
+
+        Args:
+            peer: A peer that is down.
+            reason: ``noconnection``.
+            limit: Entries to work off in this call.
+
+        Returns:
+            True when nothing is left.
+        """
+        done = 0
+        while peer.links and done < limit:
+            pid, remotes = peer.links.popitem()
+            process = self.processes.get(pid)
+            for remote in remotes:
+                done += 1
+                if process is not None and process.links.pop(remote, None) == LINKED:
+                    self.exit_signal(process, remote, reason, linked=True)
+        # Oldest first: DOWNs come in the order in which the monitors were set.
+        for ref in _first(peer.monitors, limit - done):
+            done += 1
+            owner = peer.monitors.pop(ref, None)  # gone if a DOWN before this one made its receiver demonitor
+            if owner is not None:
+                self._fire_down(owner, ref, reason)
+        for ref in _first(peer.watched, limit - done):
+            done += 1
+            watched = peer.watched.pop(ref, None)
+            process = None if watched is None else self.processes.get(watched)
+            if process is not None:
+                process.watchers.pop(ref, None)
+        return not (peer.links or peer.monitors or peer.watched)
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes of the tables, by name."""
+        return {
+            "processes": len(self.processes),
+            "names": len(self.names),
+            "aliases": len(self.aliases),
+            "peers": len(self.peers),
+            "links": sum(len(process.links) for process in self.processes.values()),
+            "monitors": sum(len(process.monitors) for process in self.processes.values()),
+            "watchers": sum(len(process.watchers) for process in self.processes.values()),
+        }
+
+    def is_up(self, name: Atom) -> bool:
+        """Whether the connection to ``name`` is up."""
+        peer = self.peers.get(name)
+        return peer is not None and peer.state is PeerState.UP
+
+
+def _reason(control: tuple[Any, ...], payload: Any) -> Any:
+    """The reason of an EXIT or EXIT2 in any of its four forms; it is the last element where there is no payload."""
+    if control[0] in (Op.EXIT, Op.EXIT2, Op.EXIT_TT, Op.EXIT2_TT):
+        return control[-1]
+    return payload
+
+
+def _first(table: dict[Reference, Any], limit: int) -> list[Reference]:
+    """At most ``limit`` keys of ``table``, oldest first."""
+    if limit <= 0:
+        return []
+    if len(table) <= limit:
+        return list(table)
+    iterator = iter(table)
+    return [next(iterator) for _ in range(limit)]

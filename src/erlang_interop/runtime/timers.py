@@ -1,0 +1,70 @@
+"""Timers of one node: a heap and one task that sleeps until the earliest is due.
+
+``erlang:send_after/3`` for processes, and plain callbacks for servers that sweep. A timer costs no task of its own,
+so a hundred thousand of them are a list, not a scheduler's load.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Timer:
+    """One pending call. ``cancel()`` is all a holder does with it."""
+
+    __slots__ = ("_callback", "deadline")
+
+    def __init__(self, deadline: float, callback: Callable[[], None]) -> None:
+        self.deadline = deadline
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> bool:
+        """True if the timer had not fired; it never will now."""
+        pending = self._callback is not None
+        self._callback = None
+        return pending
+
+    def fire(self) -> None:
+        """Call back, unless that was done or taken back."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class Timers:
+    """The heap and its task (``run``). Callbacks are synchronous and must not raise."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._sequence = 0
+        self._scope: trio.CancelScope | None = None
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback()`` on the loop in ``delay`` seconds (at the next pass if that is not positive)."""
+        timer = Timer(trio.current_time() + max(delay, 0.0), callback)
+        self._sequence += 1  # equal deadlines fire in the order they were set
+        heapq.heappush(self._heap, (timer.deadline, self._sequence, timer))
+        if self._scope is not None and timer.deadline < self._scope.deadline:
+            self._scope.deadline = timer.deadline
+        return timer
+
+    async def run(self) -> None:
+        """Fire timers as they fall due, until cancelled."""
+        while True:
+            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._scope:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            # Only those due now: a callback that sets a timer of zero seconds waits for the next round, so that a
+            # server which re-arms itself cannot hold the loop.
+            due: list[Timer] = []
+            while self._heap and self._heap[0][0] <= now:
+                due.append(heapq.heappop(self._heap)[2])
+            for timer in due:
+                timer.fire()
