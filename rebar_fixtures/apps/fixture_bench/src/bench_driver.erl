@@ -1,0 +1,225 @@
+%% Drives the benchmarks from a BEAM against the process `sink` of a node: a BEAM's bench_peer or any node that answers
+%% the same messages (see bench_peer). Names of workloads are from the peer's point of view.
+%%
+%% | workload       | what is measured                                                                        |
+%% | receive_casts  | W1: small casts driver to peer, one sender, until the peer has counted them all         |
+%% | send_casts     | W2: small casts peer to driver                                                          |
+%% | answer_calls   | W3: request and answer, one at a time                                                   |
+%% | answer_calls_64| W3: the same by 64 callers side by side                                                 |
+%% | gen_server_calls, gen_server_calls_64 | W3 with gen_server:call: monitor and demonitor included          |
+%% | make_calls, make_calls_64 | W3 the other way: the peer calls `echo` on the driver's node                 |
+%% | receive_bulk, send_bulk | W4: one term {dead_summary, [{Pid, normal}]} of 100,000 items, counted in items |
+%% | set_monitors   | W5: monitors set on processes of the peer                                               |
+%% | send_downs     | W5: the peer ends these processes, until all DOWNs are here                             |
+%% | answer_noproc  | W5: monitors on processes that are gone, until all DOWNs are here                       |
+%% | demonitors     | W5: monitor and demonitor in turn                                                       |
+%% | monitor_driver | W5: the peer sets monitors on processes of the driver                                   |
+%% | receive_downs  | W5: these processes end, until the peer has all DOWNs                                   |
+%%
+%% A result is a map: workload, count, microseconds (wall), per_second, and where they apply p50_us, p99_us (latency of
+%% one call), driver_cpu_us and peer_cpu_us (CPU of each operating system process for one item; both need Linux).
+-module(bench_driver).
+-export([run/2, workloads/0]).
+
+-define(WARM_UP, 3000).
+-define(WARM_UP_CALLS, 640).
+-define(BULK_ITEMS, 100000).
+-define(TIMEOUT_MS, 120000).
+%% /proc counts CPU in ticks of 10 ms (USER_HZ = 100 on every Linux).
+-define(TICK_US, 10000).
+
+-record(context, {
+    sink :: {sink, node()},
+    seconds :: number(),
+    monitors :: pos_integer(),
+    peer_os_pid :: pos_integer() | none
+}).
+
+-type result() :: #{atom() => atom() | number()}.
+
+-spec workloads() -> [atom()].
+workloads() -> [casts_in, casts_out, calls_in, gen_server_calls, calls_out, bulk, monitors_out, monitors_in].
+
+%% Runs groups of workloads against the sink of Node and returns their results in order. Options:
+%% groups (default: all of workloads/0), seconds for each measurement of a rate (1.0), monitors (100000), peer_os_pid
+%% (the peer's process id on this machine, for its CPU time; default none). An unknown option is an error.
+-spec run(node(), #{atom() => term()}) -> [result()].
+run(Node, Options) ->
+    Defaults = #{groups => workloads(), seconds => 1.0, monitors => 100000, peer_os_pid => none},
+    case maps:keys(maps:without(maps:keys(Defaults), Options)) of
+        [] -> ok;
+        Unknown -> error({unknown_options, Unknown, maps:keys(Defaults)})
+    end,
+    #{groups := Groups, seconds := Seconds, monitors := Monitors, peer_os_pid := OsPid} = maps:merge(Defaults, Options),
+    Context = #context{sink = {sink, Node}, seconds = Seconds, monitors = Monitors, peer_os_pid = OsPid},
+    Caller = self(),
+    Tag = make_ref(),
+    %% In a process of its own: an empty mailbox, and messages that a failed run left behind go with it.
+    {Pid, Monitor} = spawn_opt(
+        fun() -> Caller ! {Tag, run_groups(Groups, Context)} end,
+        [monitor, {message_queue_data, off_heap}]
+    ),
+    receive
+        {Tag, Results} ->
+            demonitor(Monitor, [flush]),
+            Results;
+        {'DOWN', Monitor, process, Pid, Reason} ->
+            error({benchmark_failed, Node, Reason})
+    end.
+
+run_groups(Groups, Context) ->
+    bench_load:start_echo(),
+    try
+        lists:append([
+            begin
+                garbage_collect(),
+                group(Group, Context)
+            end
+         || Group <- Groups
+        ])
+    after
+        bench_load:stop_echo()
+    end.
+
+group(casts_in, #context{sink = Sink} = Context) ->
+    Flood = fun(Count) ->
+        bench_load:send_casts(Sink, Count),
+        Count = ask(Sink, fun(From, Ref) -> {report, From, Ref} end)
+    end,
+    [measure_rate(receive_casts, ?WARM_UP, 1000000, Flood, Context)];
+group(casts_out, #context{sink = Sink} = Context) ->
+    Flood = fun(Count) ->
+        Sink ! {blast, self(), make_ref(), Count},
+        bench_load:receive_casts(Count)
+    end,
+    [measure_rate(send_casts, ?WARM_UP, 1000000, Flood, Context)];
+group(calls_in, Context) ->
+    call_groups([{answer_calls, 1}, {answer_calls_64, 64}], fun bench_load:calls/3, Context);
+group(gen_server_calls, Context) ->
+    call_groups([{gen_server_calls, 1}, {gen_server_calls_64, 64}], fun bench_load:genuine_calls/3, Context);
+group(calls_out, #context{sink = Sink} = Context) ->
+    [
+        begin
+            Ask = fun(Count) ->
+                Ref = make_ref(),
+                Sink ! {call_me, self(), Ref, Count, Callers},
+                receive
+                    {Ref, P50, P99} -> {P50, P99}
+                after ?TIMEOUT_MS -> error({no_answer, call_me})
+                end
+            end,
+            Count = calibrate(Ask, ?WARM_UP_CALLS, 100000, Context) div Callers * Callers,
+            {{P50, P99}, Result} = measure(Workload, Count, fun() -> Ask(Count) end, Context),
+            Result#{p50_us => P50, p99_us => P99}
+        end
+     || {Workload, Callers} <- [{make_calls, 1}, {make_calls_64, 64}]
+    ];
+group(bulk, #context{sink = Sink} = Context) ->
+    Times = 3,
+    Summary = {dead_summary, [{c:pid(0, Index band 16#7fff, 1 + Index bsr 15), normal} || Index <- lists:seq(1, ?BULK_ITEMS)]},
+    Put = fun() -> ok = ask(Sink, fun(From, Ref) -> {bulk, From, Ref, Summary} end) end,
+    Put(),
+    {_, In} = measure(receive_bulk, Times * ?BULK_ITEMS, fun() -> [Put() || _ <- lists:seq(1, Times)] end, Context),
+    Get = fun() ->
+        Ref = make_ref(),
+        Sink ! {bulk_back, self(), Ref, Times},
+        [await_answer(Ref, bulk_back) || _ <- lists:seq(1, Times)]
+    end,
+    {[Summary | _], Out} = measure(send_bulk, Times * ?BULK_ITEMS, Get, Context),
+    [In, Out];
+group(monitors_out, #context{sink = Sink, monitors = Count} = Context) ->
+    Pids = ask(Sink, fun(From, Ref) -> {mkpids, From, Ref, Count} end),
+    Count = length(Pids),
+    MonitorAll = fun() -> lists:foreach(fun(Pid) -> monitor(process, Pid) end, Pids) end,
+    {_, Set} = measure(set_monitors, Count, fun() -> MonitorAll(), round_trip(Sink) end, Context),
+    {_, Downs} = measure(send_downs, Count, fun() -> Sink ! killall, bench_load:await_downs(Count) end, Context),
+    {_, Noproc} = measure(answer_noproc, Count, fun() -> MonitorAll(), bench_load:await_downs(Count) end, Context),
+    Churn = fun() ->
+        lists:foreach(fun(_) -> demonitor(monitor(process, Sink)) end, Pids),
+        round_trip(Sink)
+    end,
+    {_, Demonitors} = measure(demonitors, Count, Churn, Context),
+    [Set, Downs, Noproc, Demonitors];
+group(monitors_in, #context{sink = Sink, monitors = Count} = Context) ->
+    Pids = plain_processes:spawn_many(Count),
+    SetAll = fun() -> set = ask(Sink, fun(From, Ref) -> {monitor_all, From, Ref, Pids} end) end,
+    {_, Set} = measure(monitor_driver, Count, SetAll, Context),
+    EndAll = fun() ->
+        plain_processes:finish_all(Pids, normal),
+        receive
+            {downs, Count} -> ok
+        after ?TIMEOUT_MS -> error({no_answer, downs})
+        end
+    end,
+    {_, Downs} = measure(receive_downs, Count, EndAll, Context),
+    [Set, Downs].
+
+call_groups(Workloads, Call, #context{sink = Sink} = Context) ->
+    [
+        begin
+            Count = calibrate(fun(Calls) -> Call(Sink, Calls, Callers) end, ?WARM_UP_CALLS, 250000, Context) div Callers * Callers,
+            {Latencies, Result} = measure(Workload, Count, fun() -> Call(Sink, Count, Callers) end, Context),
+            Result#{p50_us => bench_load:percentile(50, Latencies), p99_us => bench_load:percentile(99, Latencies)}
+        end
+     || {Workload, Callers} <- Workloads
+    ].
+
+measure_rate(Workload, WarmUp, Most, Flood, Context) ->
+    Count = calibrate(Flood, WarmUp, Most, Context),
+    {_, Result} = measure(Workload, Count, fun() -> Flood(Count) end, Context),
+    Result.
+
+%% A short run warms both sides up; its rate says how many items fill the time asked for.
+calibrate(Flood, WarmUp, Most, #context{seconds = Seconds}) ->
+    Start = erlang:monotonic_time(microsecond),
+    Flood(WarmUp),
+    Microseconds = max(1, erlang:monotonic_time(microsecond) - Start),
+    min(Most, max(WarmUp, trunc(WarmUp * Seconds * 1.0e6 / Microseconds))).
+
+measure(Workload, Count, Work, #context{peer_os_pid = PeerOsPid}) ->
+    OwnOsPid = list_to_integer(os:getpid()),
+    PeerBefore = cpu_us(PeerOsPid),
+    OwnBefore = cpu_us(OwnOsPid),
+    Start = erlang:monotonic_time(microsecond),
+    Outcome = Work(),
+    Microseconds = max(1, erlang:monotonic_time(microsecond) - Start),
+    Result = #{
+        workload => Workload,
+        count => Count,
+        microseconds => Microseconds,
+        per_second => Count * 1.0e6 / Microseconds
+    },
+    WithOwn = with_cpu(driver_cpu_us, OwnBefore, cpu_us(OwnOsPid), Count, Result),
+    {Outcome, with_cpu(peer_cpu_us, PeerBefore, cpu_us(PeerOsPid), Count, WithOwn)}.
+
+with_cpu(_Key, unknown, _After, _Count, Result) -> Result;
+with_cpu(Key, Before, After, Count, Result) -> Result#{Key => (After - Before) / Count}.
+
+%% User and system time of all threads: fields 14 and 15 of /proc/PID/stat (the 12th and 13th after the command name).
+cpu_us(none) ->
+    unknown;
+cpu_us(OsPid) ->
+    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/stat") of
+        {ok, Stat} ->
+            [_, AfterName] = string:split(Stat, ") ", trailing),
+            Fields = string:lexemes(AfterName, " "),
+            lists:sum([binary_to_integer(lists:nth(Field, Fields)) || Field <- [12, 13]]) * ?TICK_US;
+        {error, enoent} ->
+            unknown
+    end.
+
+%% Sends a request built from self() and a fresh reference, and awaits {Ref, Answer}.
+ask(Sink, Request) ->
+    Ref = make_ref(),
+    Message = Request(self(), Ref),
+    Sink ! Message,
+    await_answer(Ref, element(1, Message)).
+
+await_answer(Ref, What) ->
+    receive
+        {Ref, Answer} -> Answer
+    after ?TIMEOUT_MS -> error({no_answer, What})
+    end.
+
+%% Everything sent to the peer before has been handled by its node when this returns.
+round_trip(Sink) -> here = ask(Sink, fun(From, Ref) -> {'$gen_call', {From, Ref}, {echo, here}} end).
