@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compile the BEAM side of the tests: ``rebar_fixtures/apps/*/src/*.erl`` into ``rebar_fixtures/_build/ebin``.
 
-``rebar3 compile`` would do too; this needs nothing but ``erlc``. OTP 25's is used, the oldest of the tests, because every
-later release loads what it makes. Nothing happens when no source has changed; two runs at once wait for each other.
-Prints the folder. Exit status: 0 the folder is current, 1 it is not (the compiler's message, or how to install OTP 25).
+``rebar3 compile`` would do too; this needs nothing but ``erlc``. OTP 25's is used, the oldest of the tests, because
+every later release loads what it makes. Nothing happens when no source has changed; two runs at once wait for each
+other. Prints the folder. Exit status: 0 the folder is current, 1 it is not (it says why, or how to install OTP 25).
 """
 
 from __future__ import annotations
