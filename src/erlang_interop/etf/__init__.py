@@ -1,1 +1,6 @@
-"""Terms to bytes and back: the external term format (ERTS user guide, erl_ext_dist)."""
+"""The External Term Format: bytes to terms and back, and the text form. Spec: *External Term Format*."""
+
+from erlang_interop.etf._decode import decode
+from erlang_interop.etf._encode import encode
+
+__all__ = ["decode", "encode"]

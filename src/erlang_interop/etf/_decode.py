@@ -81,7 +81,7 @@ MYPY: Final = not __file__.endswith(".py")
 
 #: Nesting allowed by default, in terms.
 MAX_DEPTH: Final = 10_000
-#: Size allowed by default to a term after decompression, in bytes. Python may need up to 64 times as much for its values.
+#: Size allowed by default to a term after decompression, in bytes. Its Python values may take 64 times as much.
 MAX_SIZE: Final = 16 * 1024 * 1024
 
 #: The recursive way goes so deep, far from the end of any stack.
