@@ -117,7 +117,7 @@ async def register(address: EpmdAddress, name: str, port: int, *, visible: bool)
         assert isinstance(reply, Alive2Reply)
         if reply.result != 0:
             raise NameTaken(
-                f"EPMD on {address.host}:{address.port} refuses the name {name!r}: a node of that name is there already; "
+                f"EPMD on {address.host}:{address.port} refuses the name {name!r}: one of that name is there already; "
                 f"choose another name, or stop that node"
             )
     except (OSError, RemoteProtocolError) as error:

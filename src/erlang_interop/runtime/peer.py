@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from ..etf import encode
 from ..flags import DFlag
 from ..wire.channel import NO_PAYLOAD, DistChannel
 from ..wire.control import Op
@@ -106,6 +107,7 @@ class Peer:
         self._tail = memoryview(b"")
         self._dirty = dirty
         self._is_dirty = False
+        self._old_forms = False
         self._unsent = trio.Event()
         self._drained = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
@@ -126,18 +128,26 @@ class Peer:
         wire = self.wire
         if wire is None:
             if self.state is PeerState.PENDING:
+                if payload is not NO_PAYLOAD:
+                    encode(payload)  # what cannot be sent is the sender's error, now and not when the node is there
                 self._queue.append((control, payload))
             return
-        if control[0] in _DOWNGRADED and not self.agreed & DFlag.EXIT_PAYLOAD:
-            control, payload = (int(_DOWNGRADED[control[0]]), *control[1:], payload), NO_PAYLOAD
-        elif control[0] == Op.SEND_SENDER and not self.agreed & DFlag.SEND_SENDER:
-            control = (int(Op.SEND), EMPTY, control[2])
+        if self._old_forms:
+            control, payload = self._in_old_form(control, payload)
         wire.send(control, payload)
         if wire.pending >= FLUSH_AT:
             self.flush()
         elif not self._is_dirty:
             self._is_dirty = True
             self._dirty.append(self)
+
+    def _in_old_form(self, control: tuple[Any, ...], payload: Any) -> tuple[tuple[Any, ...], Any]:
+        """The same signal for a peer from before OTP 21 or 22, such as a C node."""
+        if control[0] in _DOWNGRADED and not self.agreed & DFlag.EXIT_PAYLOAD:
+            return (int(_DOWNGRADED[control[0]]), *control[1:], payload), NO_PAYLOAD
+        if control[0] == Op.SEND_SENDER and not self.agreed & DFlag.SEND_SENDER:
+            return (int(Op.SEND), EMPTY, control[2]), payload
+        return control, payload
 
     def emit_tick(self) -> None:
         """Send a tick now."""
@@ -217,6 +227,7 @@ class Peer:
         """The handshake is through: what waited becomes frames, in order."""
         self.stream, self.wire, self.ticker = stream, wire, ticker
         self.state = PeerState.UP
+        self._old_forms = not (self.agreed & DFlag.EXIT_PAYLOAD and self.agreed & DFlag.SEND_SENDER)
         self._token = trio.lowlevel.current_trio_token()
 
     def release_queue(self) -> None:

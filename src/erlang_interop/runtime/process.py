@@ -8,7 +8,7 @@ peer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..terms import Atom, Pid, Reference, Term
+    from ..wire.unlink import Link
     from .node import Node
     from .peer import Sending
     from .signals import Router
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 Destination: TypeAlias = "Pid | Reference | Atom | str | tuple[Atom | str, Atom | str]"
 #: What can be monitored.
 MonitorTarget: TypeAlias = "Pid | Atom | str | tuple[Atom | str, Atom | str]"
-
-#: The value of an active link; greater values are the id of an UNLINK_ID that awaits its acknowledgement.
-LINKED: Final = 0
 
 
 class LocalProcess:
@@ -66,8 +64,8 @@ class LocalProcess:
         self.alive = True
         self.exit_reason: Term = None
         self.names: list[Atom] = []
-        #: Linked pid -> LINKED, or the id of the UNLINK_ID under way.
-        self.links: dict[Pid, int] = {}
+        #: Linked pid -> the link as this side knows it.
+        self.links: dict[Pid, Link] = {}
         #: Monitors this process holds: reference -> what is watched (a pid of this node for local names).
         self.monitors: dict[Reference, Any] = {}
         #: Monitors on this process: reference -> (the watcher, what its DOWN names).

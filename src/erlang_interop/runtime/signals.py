@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import BadName, EncodeError, NameAlreadyRegistered, RemoteProtocolError
 from ..terms import Atom, Pid, Reference
 from ..wire.control import BY_OP, Op, describe
+from ..wire.unlink import Link, LinkState, UnlinkIds
 from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, PROCESS, UNDEFINED
 from .peer import SENT, Peer, PeerState, Sending
-from .process import LINKED, Destination, LocalProcess, MonitorTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..terms import Term
     from .inline import InlineProcess
+    from .process import Destination, LocalProcess, MonitorTarget
 
 log = logging.getLogger("erlang_interop.process")
 
@@ -87,7 +88,7 @@ class Router:
         self._next_id = 1
         self._next_serial = 0
         self._next_ref = 0
-        self._next_unlink_id = 0
+        self._unlink_ids = UnlinkIds()
         self._running = False
         self._ready: deque[tuple[InlineProcess, Term]] = deque()
         self._reaping = False
@@ -273,24 +274,29 @@ class Router:
 
     def link(self, process: LocalProcess, pid: Pid) -> None:
         """``link/1`` by ``process``."""
-        if pid == process.pid or process.links.get(pid) == LINKED:
+        if pid == process.pid:
+            return
+        link = process.links.get(pid)
+        if link is not None and not link.link():
             return
         if pid.node == self.name:
             other = self.processes.get(pid)
             if other is None:
                 self.exit_signal(process, pid, NOPROC, linked=False)
                 return
-            process.links[pid] = LINKED
-            other.links[process.pid] = LINKED
+            process.links[pid] = Link()
+            other.links[process.pid] = Link()
             return
         peer = self.peers.get(pid.node) or self._peer_for(pid.node)
-        process.links[pid] = LINKED
+        if link is None:
+            process.links[pid] = Link()
         peer.links.setdefault(process.pid, set()).add(pid)
         peer.emit(_link(process.pid, pid))
 
     def unlink(self, process: LocalProcess, pid: Pid) -> None:
         """``unlink/1`` by ``process``."""
-        if process.links.get(pid) != LINKED:
+        link = process.links.get(pid)
+        if link is None or not link.active:
             return
         if pid.node == self.name:
             del process.links[pid]
@@ -303,9 +309,7 @@ class Router:
             del process.links[pid]
             return
         # The link is gone for us when the other side has acknowledged; until then its exit signals are ignored.
-        self._next_unlink_id = self._next_unlink_id % ((1 << 64) - 1) + 1
-        process.links[pid] = self._next_unlink_id
-        peer.emit(_unlink_id(self._next_unlink_id, process.pid, pid))
+        peer.emit(_unlink_id(link.unlink(self._unlink_ids), process.pid, pid))
 
     def _forget_link(self, peer: Peer, process: LocalProcess, pid: Pid) -> None:
         process.links.pop(pid, None)
@@ -314,6 +318,10 @@ class Router:
             remotes.discard(pid)
             if not remotes:
                 del peer.links[process.pid]
+
+    def _forget_if_gone(self, peer: Peer, process: LocalProcess, pid: Pid, link: Link) -> None:
+        if link.state is LinkState.GONE:
+            self._forget_link(peer, process, pid)
 
     # -- monitors
 
@@ -436,16 +444,16 @@ class Router:
         for ref, target in monitors.items():
             self._release_monitor(process, ref, target)
         links, process.links = process.links, {}
-        for other_pid, state in links.items():
+        for other_pid, link in links.items():
             if other_pid.node == self.name:
                 other = self.processes.get(other_pid)
-                if other is not None and other.links.pop(pid, None) == LINKED:
+                if other is not None and other.links.pop(pid, None) is not None:
                     self.exit_signal(other, pid, reason, linked=True)
                 continue
             peer = self.peers.get(other_pid.node)
             if peer is not None:
                 self._forget_link(peer, process, other_pid)
-                if state == LINKED:
+                if link.active:
                     self._emit_reason(peer, _payload_exit(pid, other_pid), reason)
         watchers, process.watchers = process.watchers, {}
         for ref, (watcher, shown) in watchers.items():
@@ -503,31 +511,41 @@ class Router:
         if process is None:
             peer.emit(_payload_exit(to_pid, from_pid), NOPROC)
             return
-        # While our UNLINK_ID is under way a LINK from there was sent before it arrived: it takes that link down too.
-        if process.links.setdefault(from_pid, LINKED) == LINKED:
+        link = process.links.get(from_pid)
+        if link is not None:
+            link.link_received()
+        else:
+            process.links[from_pid] = Link()
             peer.links.setdefault(to_pid, set()).add(from_pid)
 
     def _in_unlink_id(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         _, unlink_id, from_pid, to_pid = control
         process = self.processes.get(to_pid)
-        if process is not None and process.links.get(from_pid) == LINKED:
-            self._forget_link(peer, process, from_pid)
+        link = None if process is None else process.links.get(from_pid)
+        if process is not None and link is not None:
+            link.unlink_received()
+            self._forget_if_gone(peer, process, from_pid, link)
         # Before any other signal to that process (erl_dist_protocol#link_protocol).
         peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
 
     def _in_unlink_id_ack(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         _, unlink_id, from_pid, to_pid = control
         process = self.processes.get(to_pid)
-        if process is not None and process.links.get(from_pid) == unlink_id:
-            self._forget_link(peer, process, from_pid)
+        link = None if process is None else process.links.get(from_pid)
+        if process is not None and link is not None:
+            link.ack_received(unlink_id)
+            self._forget_if_gone(peer, process, from_pid, link)
 
     def _in_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         from_pid, to_pid = control[1], control[2]
         process = self.processes.get(to_pid)
-        if process is None or process.links.get(from_pid) != LINKED:
+        link = None if process is None else process.links.get(from_pid)
+        if process is None or link is None:
             return
+        counts = link.exit_received()
         self._forget_link(peer, process, from_pid)
-        self.exit_signal(process, from_pid, _reason(control, payload), linked=True)
+        if counts:
+            self.exit_signal(process, from_pid, _reason(control, payload), linked=True)
 
     def _in_exit2(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self.processes.get(control[2])
@@ -579,7 +597,8 @@ class Router:
             process = self.processes.get(pid)
             for remote in remotes:
                 done += 1
-                if process is not None and process.links.pop(remote, None) == LINKED:
+                link = None if process is None else process.links.pop(remote, None)
+                if process is not None and link is not None and link.exit_received():
                     self.exit_signal(process, remote, reason, linked=True)
         # Oldest first: DOWNs come in the order in which the monitors were set.
         for ref in _first(peer.monitors, limit - done):
