@@ -1,0 +1,154 @@
+"""Fixtures of all tests: the genuine BEAMs, one test run for each OTP asked for.
+
+    pytest tests/interop --otp 25 --otp 29         or ZENMON_OTPS="25 29"; without either 25, 27, 28 and 29
+    pytest tests/interop -n 2 --dist loadgroup     one OTP's tests stay in one process, and share its BEAM
+
+A test that takes ``otp``, ``epmd``, ``beam`` or ``fresh_beam`` runs once for each OTP and is marked ``interop``. An OTP
+that is not installed is a failure that says what to run; it is never skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+PROJECT = Path(__file__).resolve().parent.parent
+RELEASES = (25, 27, 28, 29)
+
+
+@dataclass(frozen=True)
+class Otp:
+    """An OTP to test with: its release, and the folder that holds its ``bin/erl``."""
+
+    release: int
+    root: Path
+
+
+class BeamFactory(Protocol):
+    """Starts one more BEAM, with the fixture modules on its path; it is killed when the test ends."""
+
+    def __call__(
+        self, name: str | None = None, *, hidden: bool = False, cookie: str | None = None, args: Sequence[str] = ()
+    ) -> Beam: ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--otp", action="append", type=int, metavar="RELEASE", help="OTP to test with (repeat for more)")
+
+
+def releases_asked_for(config: pytest.Config) -> list[int]:
+    asked: list[int] | None = config.getoption("--otp")
+    if asked is None:
+        asked = [int(release) for release in os.environ.get("ZENMON_OTPS", "").replace(",", " ").split()]
+    return list(dict.fromkeys(asked)) or list(RELEASES)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "otp" in metafunc.fixturenames:
+        parameters = [
+            pytest.param(
+                release, id=f"otp{release}", marks=[pytest.mark.interop, pytest.mark.xdist_group(f"otp{release}")]
+            )
+            for release in releases_asked_for(metafunc.config)
+        ]
+        metafunc.parametrize("otp", parameters, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def otp(request: pytest.FixtureRequest) -> Otp:
+    """One of the OTPs asked for."""
+    release: int = request.param
+    root = find_otp_roots().get(release)
+    if root is None:
+        pytest.fail(f"OTP {release} is not installed: run tools/get_otp.py {release}", pytrace=False)
+    return Otp(release, root)
+
+
+@pytest.fixture(scope="session")
+def fixtures_ebin() -> Path:
+    """The folder of the compiled rebar_fixtures, brought up to date."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "tools" / "build_fixtures.py")], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.fail(f"the Erlang fixtures cannot be compiled: {done.stderr}", pytrace=False)
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def cookie() -> str:
+    """The cookie of the test cluster."""
+    return secrets.token_hex(8)
+
+
+@pytest.fixture(scope="session")
+def epmd(otp: Otp) -> Iterator[Epmd]:
+    """The OTP's own EPMD on a private port; all BEAMs of that OTP are registered there."""
+    with Epmd.start(otp.root) as epmd:
+        yield epmd
+
+
+@pytest.fixture(scope="session")
+def beam(otp: Otp, epmd: Epmd, cookie: str, fixtures_ebin: Path) -> Iterator[Beam]:
+    """A visible BEAM that lives as long as the session. Tests that stop it, or fill it, take ``fresh_beam``."""
+    name = f"beam{otp.release}_{secrets.token_hex(3)}@127.0.0.1"
+    with Beam.start(otp.root, name, cookie, epmd.port, code_paths=[fixtures_ebin]) as beam:
+        yield beam
+
+
+STARTED = pytest.StashKey[list[Beam]]()
+"""The BEAMs that a test started itself, for the report of its failure."""
+
+
+@pytest.fixture
+def fresh_beam(
+    request: pytest.FixtureRequest, otp: Otp, epmd: Epmd, cookie: str, fixtures_ebin: Path
+) -> Iterator[BeamFactory]:
+    """Start BEAMs for this test alone."""
+    started = request.node.stash.setdefault(STARTED, [])
+    numbers = itertools.count(1)
+    prefix = f"fresh{otp.release}_{secrets.token_hex(3)}"
+    shared_cookie = cookie
+
+    def start(
+        name: str | None = None, *, hidden: bool = False, cookie: str | None = None, args: Sequence[str] = ()
+    ) -> Beam:
+        beam = Beam.start(
+            otp.root,
+            name or f"{prefix}_{next(numbers)}@127.0.0.1",
+            cookie or shared_cookie,
+            epmd.port,
+            hidden=hidden,
+            code_paths=[fixtures_ebin],
+            args=args,
+        )
+        started.append(beam)
+        return beam
+
+    yield start
+    for beam in started:
+        beam.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what its BEAMs logged to the report of a test that failed."""
+    report = yield
+    if report.failed and report.when == "call":
+        shared = getattr(item, "funcargs", {}).get("beam")
+        for beam in [*([shared] if isinstance(shared, Beam) else []), *item.stash.get(STARTED, [])]:
+            report.sections.append((f"log of {beam.name}", beam.log[-8000:]))
+    return report

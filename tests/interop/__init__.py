@@ -1,0 +1,1 @@
+"""Tests against genuine BEAMs, each once for every OTP asked for."""
