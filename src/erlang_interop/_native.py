@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from mypy_extensions import i32 as i32
     from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
+    from mypy_extensions import u8 as u8
 else:
-    i32 = i64 = int
+    i32 = i64 = u8 = int
 
     def mypyc_attr(**_settings: object) -> Callable[[type], type]:
         """Return the class unchanged: only the compiler reads the settings."""
         return lambda cls: cls
 
 
-__all__ = ["i32", "i64", "mypyc_attr"]
+__all__ = ["i32", "i64", "mypyc_attr", "u8"]

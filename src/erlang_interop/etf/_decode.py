@@ -460,13 +460,13 @@ class _Open:
 def _need(size: i64, pos: i64, end: i64, tag: i64) -> None:
     """Refuse a form of ``size`` bytes at ``pos`` that does not fit."""
     if size > end - pos:
-        name = NAMES.get(int(tag), f"tag {tag}")
+        name = NAMES.get(int(tag), "term")
         raise DecodeError(f"truncated {name}: {size} bytes needed, {end - pos} left", int(pos))
 
 
 def _atom_size(data: bytes, pos: i64, end: i64, atoms: list[Any]) -> i64:
     """Return the size of the atom at ``pos``, or refuse what stands there."""
-    _need(1, pos, end, ATOM_UTF8_EXT)
+    _need(1, pos, end, 0)
     tag: i64 = data[pos]
     if tag == ATOM_CACHE_REF:
         _need(2, pos, end, tag)
@@ -626,7 +626,7 @@ def _careful(data: bytes, pos: i64, end: i64, count: i64, atoms: list[Any], out:
 def decode_terms(
     data: bytes, pos: int, end: int, count: int, atoms: list[Any], max_depth: int = MAX_DEPTH
 ) -> tuple[list[Any], int]:
-    """Decode ``count`` terms that stand one behind the other, without version bytes: the inside of a distribution frame.
+    """Decode ``count`` terms that follow each other without version bytes: the inside of a distribution frame.
 
     Args:
         data: The buffer; only ``data[pos:end]`` is looked at, and it is not copied except for binaries.

@@ -1,21 +1,20 @@
 """Terms to bytes. Manual: *External Term Format*.
 
-The public face is :mod:`erlang_interop.etf`; ``wire/`` writes frames with a :class:`TermWriter`. As in the decoder there is
-a recursive way, :func:`_put`, and a way with an explicit stack for what is nested deeper, :func:`_put_deep`.
+The public face is :mod:`erlang_interop.etf`; ``wire/`` writes frames with a :class:`TermWriter`. As in the decoder there
+is a recursive way, :func:`_put`, and a way with an explicit stack for what is nested deeper, :func:`_put_deep`.
 
-What is written is what ``term_to_binary/1`` of OTP 26 and later writes (25 differs in plain atoms alone, which it still
-sends as ``ATOM_EXT``), so that bytes can be compared.
+What is written is what ``term_to_binary/1`` of OTP 26 and later writes, so that bytes can be compared; 25 differs in
+plain atoms alone, which it still writes as ``ATOM_EXT``.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from math import isfinite
 from struct import Struct
 from typing import Any, Final, cast, final
 
-from erlang_interop._native import i32, i64
+from erlang_interop._native import i32, i64, u8
 from erlang_interop.errors import EncodeError
 from erlang_interop.etf.tags import (
     ATOM_CACHE_REF,
@@ -160,7 +159,7 @@ def _is_string(items: list[Any]) -> bool:
     """Whether the BEAM writes this list as STRING_EXT: at most 65,535 integers, each of them a byte."""
     if len(items) > 65535:
         return False
-    for item in items:
+    for item in items:  # noqa: SIM110 - a generator costs more than the loop
         if type(item) is not int or not 0 <= item <= 255:
             return False
     return True
@@ -277,7 +276,7 @@ def _put(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, depth: i64) 
                 raise _TooDeep
             for part in rest:
                 if type(part) is _FunEnd:
-                    _patch_size(out, cast(_FunEnd, part).start)
+                    _patch_size(out, part.start)
                 else:
                     _put(out, part, refs, depth - 1)
 
@@ -322,10 +321,10 @@ def _patch_size(out: BytesWriter, start: i64) -> None:
     size: i64 = len(out) - start
     if size > _UNSIGNED_32:
         raise EncodeError(f"a fun of {size} bytes is more than the format's 32 bits can count")
-    out[start] = (size >> 24) & 255
-    out[start + 1] = (size >> 16) & 255
-    out[start + 2] = (size >> 8) & 255
-    out[start + 3] = size & 255
+    out[start] = u8((size >> 24) & 255)
+    out[start + 1] = u8((size >> 16) & 255)
+    out[start + 2] = u8((size >> 8) & 255)
+    out[start + 3] = u8(size & 255)
 
 
 def _put_rare(out: BytesWriter, term: Any, refs: dict[Atom, int] | None) -> list[Any] | None:
@@ -473,7 +472,7 @@ def _put_deep(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, max_dep
     while True:
         for part in parts:
             if type(part) is _FunEnd:
-                _patch_size(out, cast(_FunEnd, part).start)
+                _patch_size(out, part.start)
                 continue
             if len(stack) >= max_depth and isinstance(part, (tuple, list, dict, ImproperList, ErlMap, Fun, Record)):
                 raise EncodeError(f"nested deeper than {max_depth} terms, or a structure that contains itself")
@@ -516,10 +515,10 @@ class TermWriter:
         out = self._out
         at: i64 = position
         number: i64 = value
-        out[at] = (number >> 24) & 255
-        out[at + 1] = (number >> 16) & 255
-        out[at + 2] = (number >> 8) & 255
-        out[at + 3] = number & 255
+        out[at] = u8((number >> 24) & 255)
+        out[at + 1] = u8((number >> 16) & 255)
+        out[at + 2] = u8((number >> 8) & 255)
+        out[at + 3] = u8(number & 255)
 
     def write_term(self, term: Term, refs: dict[Atom, int] | None = None, max_depth: int = MAX_DEPTH) -> None:
         """Append ``term`` without a version byte.
