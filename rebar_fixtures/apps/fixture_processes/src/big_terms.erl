@@ -73,7 +73,7 @@ every_kind() ->
         [], "string", [1, 2 | 3], [a, [b, [c]]], lists:duplicate(300, 7),
         {}, {a}, list_to_tuple(lists:seq(1, 300)),
         #{}, #{1 => integer, 1.0 => float, true => atom}, #{[key] => #{}},
-        self(), make_ref(), fun erlang:node/0, fun lists:map/2
+        self(), make_ref(), list_to_port("#Port<0.1>"), fun erlang:node/0, fun(X) -> X end
     ].
 
 %% Messages messages {atoms, Index, [Atom]} of Each atoms, from the fixture_atom_ number First on, none used twice.
