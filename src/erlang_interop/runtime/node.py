@@ -135,16 +135,14 @@ class Node:
             raise
         finally:
             trio.lowlevel.remove_instrument(instrument)
+            if self._listener is not None:
+                self._listener.close()
         if outcome is not None:
             raise outcome
 
     async def _start(self, tasks: trio.Nursery) -> None:
         self._listener = await listen(self._listen_host, self._listen_port)
-        try:
-            registration = await self._first_registration(tasks)
-        except BaseException:
-            self._listener.close()
-            raise
+        registration = await self._first_registration(tasks)
         self.creation = registration.creation
         self._distribution.start(tasks, registration.creation)
         self._pid = self._router.make_pid()
@@ -169,9 +167,7 @@ class Node:
 
     async def _stop(self) -> None:
         """End the processes (their links and monitors fire as ``shutdown``), then the connections."""
-        assert self._listener is not None
-        self._listener.close()
-        self._distribution.stopping = True
+        self._distribution.stopping = True  # who connects now is turned away; the port stays ours to the end
         for process in list(self._router.processes.values()):
             self._router.terminate(process, SHUTDOWN)
         await self._distribution.close(CLOSE_TIME)

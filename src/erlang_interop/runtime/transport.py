@@ -185,7 +185,6 @@ class Listener:
     def close(self) -> None:
         """Accept nothing more."""
         for sock in self._sockets:
-            trio.lowlevel.notify_closing(sock)
             sock.close()
 
 

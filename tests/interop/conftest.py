@@ -1,0 +1,50 @@
+"""A node of ours beside the session's BEAM, in three kinds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from erlang_interop import EpmdAddress, Node, open_node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from erlang_interop.testing.beam import Epmd
+
+_numbers = itertools.count(1)
+
+
+class NodeOpener(Protocol):
+    """``open_node`` in the test cluster: cookie and EPMD are its own, the name is a new one unless it is given."""
+
+    def __call__(self, name: str | None = None, **options: Any) -> AbstractAsyncContextManager[Node]: ...
+
+
+@pytest.fixture
+def opened(epmd: Epmd, cookie: str) -> NodeOpener:
+    """Open nodes of ours beside the BEAMs of the session."""
+
+    def opener(name: str | None = None, **options: Any) -> AbstractAsyncContextManager[Node]:
+        name = name or f"py{os.getpid()}_{next(_numbers)}@127.0.0.1"
+        return open_node(name, **{"cookie": cookie, "epmd": EpmdAddress(port=epmd.port), **options})
+
+    return opener
+
+
+@pytest.fixture
+async def node(opened: NodeOpener) -> AsyncIterator[Node]:
+    """A hidden node of ours."""
+    async with opened() as node:
+        yield node
+
+
+@pytest.fixture(params=[False, "passive"], ids=["hidden", "visible"])
+async def either_node(request: pytest.FixtureRequest, opened: NodeOpener) -> AsyncIterator[Node]:
+    """A node of ours that is hidden, and one that is visible."""
+    async with opened(visible=request.param) as node:
+        yield node

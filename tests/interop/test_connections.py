@@ -1,0 +1,194 @@
+"""Joining a BEAM, being joined, being lost, coming back."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from erlang_interop import (
+    Atom,
+    ConnectRefused,
+    CookieMismatch,
+    Node,
+    NodeDown,
+    NodeUp,
+    NoSuchNode,
+    NotAllowed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from erlang_interop import NodeEvent
+    from erlang_interop.testing.beam import Beam
+    from tests.conftest import BeamFactory
+    from tests.interop.conftest import NodeOpener
+
+
+async def next_event(events: AsyncIterator[NodeEvent]) -> NodeEvent:
+    with trio.fail_after(30):
+        return await anext(events)
+
+
+async def test_dialling_a_beam(either_node: Node, beam: Beam) -> None:
+    node = either_node
+    async with node.monitor_nodes() as events:
+        await node.connect(beam.name)
+        await node.connect(beam.name)  # at once: it is there
+        assert await next_event(events) == NodeUp(Atom(beam.name), "visible")
+        assert node.nodes("visible") == [Atom(beam.name)]
+        (row,) = node.connections
+        assert (row.name, row.state, row.type) == (Atom(beam.name), "up", "visible")
+        kind = "visible" if node.visible else "hidden"
+        assert await beam.eval(f"lists:member('{node.name}', nodes({kind})).") is True
+        other = "hidden" if node.visible else "visible"
+        assert await beam.eval(f"lists:member('{node.name}', nodes({other})).") is False
+        assert await node.disconnect(beam.name)
+        assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("disconnect"))
+        assert node.connections == []
+        assert not await node.disconnect(beam.name)
+
+
+async def test_being_dialled_by_a_beam(either_node: Node, beam: Beam) -> None:
+    node = either_node
+    async with node.monitor_nodes() as events:
+        assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is True
+        assert await next_event(events) == NodeUp(Atom(beam.name), "visible")
+        assert await beam.eval(f"erlang:disconnect_node('{node.name}').") is True
+        assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("connection_closed"))
+
+
+async def test_a_hidden_beam_is_hidden_to_us(node: Node, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam(hidden=True)
+    await node.connect(beam.name)
+    assert node.nodes("hidden") == [Atom(beam.name)]
+    assert node.nodes("visible") == []
+
+
+async def test_both_dial_at_once_and_have_one_connection(node: Node, beam: Beam) -> None:
+    async with node.monitor_nodes() as events:
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(node.connect, beam.name)
+                nursery.start_soon(beam.eval, f"net_kernel:connect_node('{node.name}').")
+            assert await next_event(events) == NodeUp(Atom(beam.name), "visible")
+            assert len(node.connections) == 1
+            await node.disconnect(beam.name)
+            assert isinstance(await next_event(events), NodeDown)
+            await beam.eval(f"polling:until(fun() -> not lists:member('{node.name}', nodes(connected)) end, 5000).")
+
+
+async def test_nodedown_when_the_beam_is_killed(node: Node, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam()
+    async with node.monitor_nodes() as events, node.open_process() as me:
+        me.trap_exit = True
+        remote = await beam.eval("plain_processes:spawn_named(doomed).")
+        link = me.link(remote)
+        by_pid, by_name = me.monitor(remote), me.monitor(("doomed", beam.name))
+        assert link is None
+        assert await next_event(events) == NodeUp(Atom(beam.name), "visible")
+        await beam.eval("plain_processes:await_monitored(doomed, 2, 5000).")
+        beam.kill()
+        noconnection = Atom("noconnection")
+        messages = [await me.receive(timeout=30) for _ in range(3)]
+        assert messages[0] == (Atom("EXIT"), remote, noconnection)
+        assert messages[1:] == [
+            (Atom("DOWN"), by_pid, Atom("process"), remote, noconnection),
+            (Atom("DOWN"), by_name, Atom("process"), (Atom("doomed"), Atom(beam.name)), noconnection),
+        ]
+        event = await next_event(events)
+        assert event == NodeDown(Atom(beam.name), "visible", Atom("connection_closed"))
+        assert len(me.mailbox) == 0
+        with pytest.raises(NoSuchNode):
+            await node.connect(beam.name)
+
+
+async def test_a_beam_restarted_under_its_name_is_another_one(node: Node, fresh_beam: BeamFactory) -> None:
+    first = fresh_beam()
+    async with node.monitor_nodes() as events, node.open_process() as me:
+        await node.connect(first.name)
+        old = await first.eval("plain_processes:spawn_named(worker).")
+        (before,) = node.connections
+        first.kill()
+        assert isinstance(await next_event(events), NodeUp)
+        assert isinstance(await next_event(events), NodeDown)
+        first.close()
+        second = fresh_beam(first.name)
+        new = await second.eval("plain_processes:spawn_named(worker).")
+        ref_old, ref_new = me.monitor(old), me.monitor(("worker", first.name))
+        assert await me.receive(timeout=10) == (Atom("DOWN"), ref_old, Atom("process"), old, Atom("noproc"))
+        (after,) = node.connections
+        assert after.creation != before.creation
+        await second.eval("exit(P, kill).", P=new)
+        assert (await me.receive(timeout=10))[1::3] == (ref_new, Atom("killed"))
+
+
+async def test_the_beam_notices_that_we_leave(opened: NodeOpener, beam: Beam) -> None:
+    async with opened() as node:
+        await node.connect(beam.name)
+        pid = node.spawn(_wait, name="leaving")
+        await beam.eval("collector:start(leaving_watch).")
+        await beam.eval(
+            "collector:run(leaving_watch, erlang, monitor, [process, P]), "
+            "collector:run(leaving_watch, erlang, monitor_node, [N, true]).",
+            P=pid,
+            N=node.name,
+        )
+    messages = await beam.eval("M = collector:take(leaving_watch, 2, 10000), collector:stop(leaving_watch), M.")
+    assert [message[0] for message in messages] == [Atom("DOWN"), Atom("nodedown")]
+    assert messages[0][4] == Atom("shutdown")
+
+
+async def _wait(process: object) -> None:
+    await trio.sleep(math.inf)
+
+
+async def test_a_wrong_cookie_is_called_a_cookie(opened: NodeOpener, beam: Beam) -> None:
+    async with opened(cookie="wrong") as node:
+        with pytest.raises(ConnectRefused, match="cookie") as caught:
+            await node.connect(beam.name)
+        assert isinstance(caught.value.__cause__, CookieMismatch)
+        assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is False
+        assert node.connections == []
+
+
+async def test_a_node_that_is_not_in_the_list_is_not_let_in(opened: NodeOpener, beam: Beam) -> None:
+    async with opened(allow=["friend@127.0.0.1"]) as node:
+        assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is False
+    async with opened(allow=[beam.name]) as node:
+        assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is True
+
+
+async def test_a_beam_that_does_not_let_us_in(node: Node, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam()
+    await beam.eval("net_kernel:allow(['friend@127.0.0.1']).")
+    with pytest.raises(ConnectRefused, match="does not let us in") as caught:
+        await node.connect(beam.name)
+    assert isinstance(caught.value.__cause__, NotAllowed)
+
+
+async def test_a_suspended_beam_is_given_up_after_net_ticktime(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam()
+    async with opened(net_ticktime=2.0) as node, node.monitor_nodes() as events:
+        await node.connect(beam.name)
+        assert isinstance(await next_event(events), NodeUp)
+        beam.suspend()
+        started = trio.current_time()
+        assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("net_tick_timeout"))
+        assert 1.9 <= trio.current_time() - started
+        beam.resume()
+
+
+async def test_a_quiet_connection_stays_up_by_ticks(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam(args=["-kernel", "net_ticktime", "1"])
+    async with opened(net_ticktime=1.0) as node, node.monitor_nodes() as events:
+        await node.connect(beam.name)
+        assert isinstance(await next_event(events), NodeUp)
+        with trio.move_on_after(4) as scope:
+            pytest.fail(f"{await anext(events)}")
+        assert scope.cancelled_caught
+        assert await beam.eval(f"lists:member('{node.name}', nodes(hidden)).") is True

@@ -1,0 +1,256 @@
+"""Processes of one node with each other: the rules of the ERTS manual's chapter "Processes"."""
+
+import pytest
+import trio
+
+from erlang_interop.errors import BadName, Exit, NameAlreadyRegistered
+from erlang_interop.runtime import InlineServer, Node, Process
+from erlang_interop.terms import Atom, Pid
+
+DOWN, EXIT, PROCESS = Atom("DOWN"), Atom("EXIT"), Atom("process")
+NORMAL, NOPROC, KILLED, KILL = Atom("normal"), Atom("noproc"), Atom("killed"), Atom("kill")
+
+
+async def wait(process: Process) -> None:
+    await process.receive()
+
+
+async def stop_with(process: Process, reason: object) -> None:
+    await process.receive()
+    raise Exit(reason)
+
+
+async def crash(process: Process) -> None:
+    await process.receive()
+    raise ValueError("boom")
+
+
+async def test_messages_between_processes_keep_their_order(node: Node) -> None:
+    async with node.open_process("me") as me:
+
+        async def sender(process: Process) -> None:
+            for number in range(1000):
+                await process.send("me", number)
+
+        node.spawn(sender)
+        assert [await me.receive(timeout=5) for _ in range(1000)] == list(range(1000))
+
+
+async def test_a_receive_with_a_time_limit(node: Node) -> None:
+    async with node.open_process() as me:
+        with pytest.raises(TimeoutError, match="no message for"):
+            await me.receive(timeout=0)
+        me.send(me.pid, "here")
+        assert await me.receive(timeout=0) == "here"
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [
+        ((wait,), NORMAL),
+        ((stop_with, (Atom("custom"), 1)), (Atom("custom"), 1)),
+        ((crash,), (Atom("ValueError"), "boom")),
+    ],
+)
+async def test_a_monitor_fires_once_with_the_reason(node: Node, ends: tuple[object, ...], reason: object) -> None:
+    async with node.open_process() as me:
+        pid = node.spawn(*ends)  # type: ignore[arg-type]
+        by_pid = me.monitor(pid)
+        me.send(pid, "go")
+        assert await me.receive(timeout=5) == (DOWN, by_pid, PROCESS, pid, reason)
+        assert not node.is_alive(pid)
+        again = me.monitor(pid)
+        assert await me.receive(timeout=5) == (DOWN, again, PROCESS, pid, NOPROC)
+        assert len(me.mailbox) == 0
+
+
+async def test_a_monitor_by_name_names_the_name_and_the_node(node: Node) -> None:
+    async with node.open_process() as me:
+        pid = node.spawn(wait, name="worker")
+        for target in ("worker", Atom("worker"), ("worker", node.name)):
+            me.monitor(target)
+        me.send("worker", "go")
+        objects = [(await me.receive(timeout=5))[3] for _ in range(3)]
+        assert objects == [(Atom("worker"), node.name)] * 3
+        me.monitor("worker")
+        assert (await me.receive(timeout=5))[3:] == ((Atom("worker"), node.name), NOPROC)
+        assert node.whereis("worker") is None
+        assert not node.is_alive(pid)
+
+
+async def test_demonitor_and_flush(node: Node) -> None:
+    async with node.open_process() as me:
+        pid = node.spawn(wait)
+        ref = me.monitor(pid)
+        assert me.demonitor(ref)
+        assert not me.demonitor(ref)
+        delivered = me.monitor(pid)
+        kept = me.monitor(pid)
+        node.exit(pid, KILL)
+        assert len(me.mailbox) == 2
+        assert not me.demonitor(delivered, flush=True)
+        assert await me.receive(timeout=5) == (DOWN, kept, PROCESS, pid, KILLED)
+        assert len(me.mailbox) == 0
+    assert node.statistics()["monitors"] == node.statistics()["watchers"] == 0
+
+
+async def test_an_exit_signal_ends_those_linked_and_is_a_message_to_those_who_trap(node: Node) -> None:
+    async with node.open_process() as me:
+        me.trap_exit = True
+        first = node.spawn(wait)
+
+        async def linked(process: Process) -> None:
+            process.link(first)
+            process.send(me.pid, "linked")
+            await process.receive()
+
+        second = node.spawn(linked)
+        assert await me.receive(timeout=5) == "linked"
+        me.link(second)
+        me.exit(first, Atom("bang"))
+        assert await me.receive(timeout=5) == (EXIT, second, Atom("bang"))
+        assert not node.is_alive(first)
+        assert not node.is_alive(second)
+
+
+async def test_a_normal_exit_does_not_end_those_linked(node: Node) -> None:
+    async with node.open_process() as me:
+        pid = node.spawn(wait)
+        me.link(pid)
+        ref = me.monitor(pid)
+        me.send(pid, "go")
+        assert await me.receive(timeout=5) == (DOWN, ref, PROCESS, pid, NORMAL)
+        assert me.alive
+
+
+async def test_kill_cannot_be_trapped_but_killed_can(node: Node) -> None:
+    async with node.open_process() as me:
+        me.trap_exit = True
+        victim = node.spawn(wait, trap_exit=True)
+        me.link(victim)
+        me.exit(victim, KILL)
+        assert await me.receive(timeout=5) == (EXIT, victim, KILLED)
+
+
+async def test_unlink_takes_the_exit_signal_away(node: Node) -> None:
+    async with node.open_process() as me:
+        pid = node.spawn(wait)
+        me.link(pid)
+        me.unlink(pid)
+        ref = me.monitor(pid)
+        me.exit(pid, Atom("bang"))
+        assert (await me.receive(timeout=5))[1] == ref
+        assert me.alive
+
+
+async def test_linking_a_process_that_is_gone_gives_noproc(node: Node) -> None:
+    async with node.open_process() as me:
+        me.trap_exit = True
+        gone = Pid(node.name, 77777, 0, node.creation)
+        me.link(gone)
+        assert await me.receive(timeout=5) == (EXIT, gone, NOPROC)
+
+
+async def test_an_exit_signal_from_elsewhere_leaves_the_block_as_exit(node: Node) -> None:
+    with pytest.raises(Exit) as caught:
+        async with node.open_process() as me:
+            node.exit(me.pid, Atom("enough"))
+            await me.receive()
+    assert caught.value.reason == Atom("enough")
+
+
+async def test_an_exit_of_its_own_ends_the_process_and_nothing_else(node: Node) -> None:
+    async with node.open_process() as watcher:
+        async with node.open_process() as me:
+            ref = watcher.monitor(me.pid)
+            raise Exit(Atom("done"))
+        assert await watcher.receive(timeout=5) == (DOWN, ref, PROCESS, me.pid, Atom("done"))
+
+
+async def test_an_error_in_the_block_ends_the_process_and_comes_out(node: Node) -> None:
+    async with node.open_process() as watcher:
+        with pytest.raises(KeyError):
+            async with node.open_process() as me:
+                ref = watcher.monitor(me.pid)
+                raise KeyError("k")
+        assert await watcher.receive(timeout=5) == (DOWN, ref, PROCESS, me.pid, (Atom("KeyError"), "'k'"))
+
+
+async def test_names_are_given_once_and_come_free_at_the_end(node: Node) -> None:
+    pid = node.spawn(wait, name="only")
+    with pytest.raises(NameAlreadyRegistered, match="'only' is registered as"):
+        node.spawn(wait, name="only")
+    assert node.statistics()["processes"] == 1, "the one that could not have the name must not stay"
+    node.exit(pid, KILL)
+    assert node.whereis("only") is None
+    node.spawn(wait, name="only")
+    for bad in ("undefined", ""):
+        with pytest.raises(BadName):
+            node.spawn(wait, name=bad)
+
+
+async def test_a_chain_of_links_of_any_length_ends_as_one(node: Node) -> None:
+    class Idle(InlineServer):
+        def handle_message(self, message: object) -> None:
+            raise AssertionError(message)
+
+    previous = node.start_inline(Idle())
+    first = previous
+    for _ in range(20_000):
+        previous = node.start_inline(Idle(), link_to=previous)
+    node.exit(first, Atom("bang"))
+    assert node.statistics() == {
+        "processes": 0,
+        "names": 0,
+        "aliases": 0,
+        "peers": 0,
+        "links": 0,
+        "monitors": 0,
+        "watchers": 0,
+    }
+
+
+async def test_aliases_end_as_their_mode_says(node: Node) -> None:
+    async with node.open_process() as me:
+        plain, reply = me.alias(), me.alias(reply=True)
+        for ref in (plain, reply, plain, reply):
+            node.send(ref, ref)
+        assert [await me.receive(timeout=5) for _ in range(3)] == [plain, reply, plain]
+        assert me.unalias(plain)
+        assert not me.unalias(reply)
+        node.send(plain, "late")
+        assert len(me.mailbox) == 0
+        worker = node.spawn(wait)
+        with_monitor = me.monitor(worker, alias="reply_demonitor")
+        node.send(with_monitor, "answer")
+        assert await me.receive(timeout=5) == "answer"
+        node.exit(worker, KILL)
+        assert len(me.mailbox) == 0, "the answer took the monitor with it"
+    assert node.statistics()["aliases"] == 0
+
+
+async def test_send_after_and_its_cancellation(node: Node) -> None:
+    async with node.open_process() as me:
+        taken_back = me.send_after(0.01, me.pid, "no")
+        me.send_after(0.02, me.pid, "yes")
+        assert taken_back.cancel()
+        assert await me.receive(timeout=5) == "yes"
+
+
+async def test_sending_to_nobody_is_no_error_and_to_nonsense_is(node: Node) -> None:
+    node.send("nobody", 1)
+    node.send(Pid(node.name, 4711, 0, node.creation), 1)
+    node.send(node.make_ref(), 1)
+    with pytest.raises(BadName, match="cannot send to 17"):
+        node.send(17, 1)  # type: ignore[arg-type]
+
+
+async def test_twenty_thousand_processes_come_and_go_without_a_trace(node: Node) -> None:
+    async with node.open_process() as me:
+        pids = [node.spawn(wait) for _ in range(20_000)]
+        refs = {me.monitor(pid) for pid in pids}
+        for pid in pids:
+            me.send(pid, "go")
+        with trio.fail_after(30):
+            assert {(await me.receive())[1] for _ in pids} == refs
+    assert not any(node.statistics().values())
