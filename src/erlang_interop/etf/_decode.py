@@ -119,6 +119,10 @@ _NIL: Final = Atom("nil")
 _atoms: Final[dict[bytes, Any]] = {b"true": True, b"false": False, b"nil": None}
 
 
+#: Not ``None``, which is the value of the atom ``nil``.
+_UNKNOWN: Final[Any] = object()
+
+
 def _new_atom(raw: bytes, encoding: str) -> Any:
     """Decode the text of an atom; its errors have no offset, the caller knows that."""
     try:
@@ -278,7 +282,8 @@ def _fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], d
             k = data[pos + 1]
             pos += 2
             raw = data[pos : pos + k]
-            out.append(_atoms[raw] if raw in _atoms else _new_atom(raw, "utf-8"))
+            node = _atoms.get(raw, _UNKNOWN)
+            out.append(node if node is not _UNKNOWN else _new_atom(raw, "utf-8"))
             pos += k
         elif tag == BINARY_EXT:
             k = _u32(data, pos + 1) if MYPY else _read_u32(data, pos + 1)[0]

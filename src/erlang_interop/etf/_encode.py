@@ -1,7 +1,7 @@
 """Terms to bytes. Manual: *External Term Format*.
 
-The public face is :mod:`erlang_interop.etf`; ``wire/`` writes frames with a :class:`TermWriter`. As in the decoder there
-is a recursive way, :func:`_put`, and a way with an explicit stack for what is nested deeper, :func:`_put_deep`.
+The public face is :mod:`erlang_interop.etf`; ``wire/`` writes frames with a :class:`TermWriter`. As in the decoder
+there is a recursive way, :func:`_put`, and a way with an explicit stack for what is nested deeper, :func:`_put_deep`.
 
 What is written is what ``term_to_binary/1`` of OTP 26 and later writes, so that bytes can be compared; 25 differs in
 plain atoms alone, which it still writes as ``ATOM_EXT``.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from struct import Struct
+from struct import error as StructError
 from typing import Any, Final, cast, final
 
 from erlang_interop._native import i32, i64, u8
@@ -82,6 +83,7 @@ _tag_u16: Final = Struct(">BH").pack
 _tag_f64: Final = Struct(">Bd").pack
 _SMALL_INTEGERS: Final = [bytes((SMALL_INTEGER_EXT, value)) for value in range(256)]
 _SMALL_TUPLES: Final = [bytes((SMALL_TUPLE_EXT, arity)) for arity in range(256)]
+_REFERENCE_HEADS: Final = [bytes((NEWER_REFERENCE_EXT, 0, words)) for words in range(6)]
 _CACHE_REFS: Final = [bytes((ATOM_CACHE_REF, index)) for index in range(256)]
 
 if MYPY:
@@ -108,7 +110,11 @@ def _put_u32(out: BytesWriter, value: int) -> None:
     """Write 32 bits; EncodeError when ``value`` has more, or is negative."""
     if not 0 <= value <= _UNSIGNED_32:
         raise EncodeError(f"not a number of 32 bits: {value}")
-    out.write(_u32.pack(value))
+    if MYPY:
+        number: i64 = value
+        write_i32_be(out, i32(number))  # the low 32 bits: a conversion between native integers cuts
+    else:
+        out += _u32.pack(value)
 
 
 def _put_head(out: BytesWriter, tag: i64, size: i64) -> None:
@@ -122,14 +128,15 @@ def _put_head(out: BytesWriter, tag: i64, size: i64) -> None:
         out += _tag_u32(tag, size)
 
 
-def _put_atom(out: BytesWriter, atom: Atom, refs: dict[Atom, int] | None) -> None:
+def _put_atom(out: BytesWriter, atom: Atom, refs: dict[bytes, int] | None) -> None:
     """Write an atom: as a reference into the header where there is one with room, else in full."""
+    wire = atom.wire
     if refs is not None:
-        index = refs.get(atom)
+        index = refs.get(wire)
         if index is None:
             size = len(refs)
             if size < MAX_ATOM_REFS:
-                refs[atom] = index = size
+                refs[wire] = index = size
         if index is not None:
             if MYPY:
                 out.append(ATOM_CACHE_REF)
@@ -137,7 +144,10 @@ def _put_atom(out: BytesWriter, atom: Atom, refs: dict[Atom, int] | None) -> Non
             else:
                 out += _CACHE_REFS[index]
             return
-    out.write(atom.wire)
+    if MYPY:
+        out.write(wire)
+    else:
+        out += wire
 
 
 def _put_integer(out: BytesWriter, value: int) -> None:
@@ -165,7 +175,7 @@ def _is_string(items: list[Any]) -> bool:
     return True
 
 
-def _put(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, depth: i64) -> None:
+def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64) -> None:
     """Append ``term`` to ``out``. Raises EncodeError, or _TooDeep; what was written until then stays.
 
     The tests stand in the order of how often a type occurs in a message.
@@ -192,7 +202,7 @@ def _put(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, depth: i64) 
         elif refs is None:
             out += term.wire
         else:
-            index = refs.get(term)
+            index = refs.get(term.wire)
             if index is None:
                 _put_atom(out, term, refs)
             else:
@@ -215,18 +225,31 @@ def _put(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, depth: i64) 
             _put_integer(out, value)
     elif kind is Pid:
         pid = cast(Pid, term)
-        out.append(NEW_PID_EXT)
-        _put_atom(out, pid.node, refs)
         if MYPY:
+            out.append(NEW_PID_EXT)
+            _put_atom(out, pid.node, refs)
             _put_u32(out, pid.id)
             _put_u32(out, pid.serial)
             _put_u32(out, pid.creation)
         else:
-            out += _three_u32(pid.id, pid.serial, pid.creation)
+            out += b"X"
+            index = None if refs is None else refs.get(pid.node.wire)
+            if index is None:
+                _put_atom(out, pid.node, refs)
+            else:
+                out += _CACHE_REFS[index]
+            try:
+                out += _three_u32(pid.id, pid.serial, pid.creation)
+            except StructError as error:
+                raise EncodeError(f"id, serial and creation of a pid have 32 bits each: {pid!r}") from error
     elif kind is bytes:
         data = cast(bytes, term)
-        _put_head(out, BINARY_EXT, len(data))
-        out.write(data)
+        if MYPY:
+            _put_head(out, BINARY_EXT, len(data))
+            out.write(data)
+        else:
+            out += _tag_u32(BINARY_EXT, len(data))
+            out += data
     elif kind is list:
         if depth <= 0:
             raise _TooDeep
@@ -281,16 +304,23 @@ def _put(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, depth: i64) 
                     _put(out, part, refs, depth - 1)
 
 
-def _put_reference(out: BytesWriter, reference: Reference, refs: dict[Atom, int] | None) -> None:
-    words = len(reference.words) // 4
-    if not 1 <= words <= 5 or len(reference.words) % 4:
-        raise EncodeError(f"a reference has one to five words of 4 bytes, not {len(reference.words)} bytes")
-    out.append(NEWER_REFERENCE_EXT)
-    out.append(0)
-    out.append(words)
+def _put_reference(out: BytesWriter, reference: Reference, refs: dict[bytes, int] | None) -> None:
+    words = reference.words
+    count: i64 = len(words) >> 2
+    if count < 1 or count > 5 or len(words) & 3:
+        raise EncodeError(f"a reference has one to five words of 4 bytes, not {len(words)} bytes")
+    if MYPY:
+        out.append(NEWER_REFERENCE_EXT)
+        out.append(0)
+        out.append(count)
+    else:
+        out += _REFERENCE_HEADS[count]
     _put_atom(out, reference.node, refs)
     _put_u32(out, reference.creation)
-    out.write(reference.words)
+    if MYPY:
+        out.write(words)
+    else:
+        out += words
 
 
 def _put_text(out: BytesWriter, string: str) -> None:
@@ -327,7 +357,7 @@ def _patch_size(out: BytesWriter, start: i64) -> None:
     out[start + 3] = u8(size & 255)
 
 
-def _put_rare(out: BytesWriter, term: Any, refs: dict[Atom, int] | None) -> list[Any] | None:
+def _put_rare(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> list[Any] | None:
     """Write a term of a seldom type: a leaf whole (then None is returned), of a compound the head.
 
     Returns:
@@ -380,7 +410,7 @@ def _put_rare(out: BytesWriter, term: Any, refs: dict[Atom, int] | None) -> list
     return _put_relative(out, term, refs)
 
 
-def _put_fun(out: BytesWriter, fun: Fun, refs: dict[Atom, int] | None) -> list[Any]:
+def _put_fun(out: BytesWriter, fun: Fun, refs: dict[bytes, int] | None) -> list[Any]:
     """Write the head of a fun; return the rest."""
     if len(fun.uniq) != 16 or not 0 <= fun.arity <= 255:
         raise EncodeError(f"a Fun needs a uniq of 16 bytes and an arity of 0 to 255: {fun!r}")
@@ -394,7 +424,7 @@ def _put_fun(out: BytesWriter, fun: Fun, refs: dict[Atom, int] | None) -> list[A
     return [fun.module, fun.old_index, fun.old_uniq, fun.pid, *fun.free_vars, _FunEnd(start)]
 
 
-def _put_relative(out: BytesWriter, term: Any, refs: dict[Atom, int] | None) -> list[Any] | None:
+def _put_relative(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> list[Any] | None:
     """Write a term whose class descends from one we know, or refuse it. Like :func:`_put_rare`."""
     if isinstance(term, enum.Enum) and not isinstance(term, (int, str, float, bytes)):
         raise EncodeError(f"no Erlang form for {term!r}: send its .value, or an Atom")
@@ -436,7 +466,7 @@ _HINTS: Final[dict[str, str]] = {
 }
 
 
-def _children(out: BytesWriter, term: Any, refs: dict[Atom, int] | None) -> list[Any] | None:
+def _children(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> list[Any] | None:
     """Write the head of a compound and return its parts; None for a leaf, which is not written."""
     kind = type(term)
     if kind is tuple:
@@ -465,7 +495,7 @@ def _children(out: BytesWriter, term: Any, refs: dict[Atom, int] | None) -> list
     return None
 
 
-def _put_deep(out: BytesWriter, term: Any, refs: dict[Atom, int] | None, max_depth: i64) -> None:
+def _put_deep(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, max_depth: i64) -> None:
     """Do what :func:`_put` does with an explicit stack, to any depth up to ``max_depth``."""
     stack: list[Iterator[Any]] = []
     parts: Iterator[Any] = iter([term])
@@ -520,14 +550,14 @@ class TermWriter:
         out[at + 2] = u8((number >> 8) & 255)
         out[at + 3] = u8(number & 255)
 
-    def write_term(self, term: Term, refs: dict[Atom, int] | None = None, max_depth: int = MAX_DEPTH) -> None:
+    def write_term(self, term: Term, refs: dict[bytes, int] | None = None, max_depth: int = MAX_DEPTH) -> None:
         """Append ``term`` without a version byte.
 
         Args:
             term: Any term of :mod:`erlang_interop.terms`.
-            refs: Where given, atoms are written as ``ATOM_CACHE_REF`` and this dict takes them with their index in the
-                distribution header, in the order 0, 1, 2...; from the 256th on they are written in full. ``true``,
-                ``false`` and ``nil`` stand in it as ``Atom("true")`` and so on. None: every atom is written in full.
+            refs: Where given, atoms are written as ``ATOM_CACHE_REF``; this dict takes the ``Atom.wire`` of each, with
+                its index in the distribution header, in the order 0, 1, 2...; from the 256th on they are written in
+                full. None: every atom is written in full.
             max_depth: Nesting allowed, in terms.
 
         Raises:
@@ -537,16 +567,21 @@ class TermWriter:
         size = len(out)
         known = 0 if refs is None else len(refs)
         try:
-            try:
-                _put(out, term, refs, min(_FAST_DEPTH, max_depth))
-            except (_TooDeep, RecursionError):
-                self._undo(size, refs, known)
-                _put_deep(out, term, refs, max_depth)
+            _put(out, term, refs, min(_FAST_DEPTH, max_depth))
+        except (_TooDeep, RecursionError):
+            self._undo(size, refs, known)
+        except BaseException:
+            self._undo(size, refs, known)
+            raise
+        else:
+            return
+        try:
+            _put_deep(out, term, refs, max_depth)
         except BaseException:
             self._undo(size, refs, known)
             raise
 
-    def _undo(self, size: int, refs: dict[Atom, int] | None, known: int) -> None:
+    def _undo(self, size: int, refs: dict[bytes, int] | None, known: int) -> None:
         self._out.truncate(size)
         if refs is not None:
             while len(refs) > known:
