@@ -1,0 +1,391 @@
+"""The established connection: bytes to signals and signals to bytes.
+
+:class:`DistChannel` cuts the stream into frames, reads the distribution header, decodes control tuple and payload and
+checks the former against :mod:`~erlang_interop.wire.control`; in the other direction the same backwards. It owns the
+atom caches, the fragments under way and the bytes that wait to be sent. It decides nothing: what a signal means is the
+runtime's. Frames are decoded where they lie in the received bytes.
+
+What a peer can send wrong ends up in :attr:`DistChannel.failure`; what was right before it is still returned.
+Spec: erl_dist_protocol, "Protocol between Connected Nodes". Compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from .._native import i64
+from ..errors import DecodeError, EncodeError, RemoteProtocolError
+from ..etf._decode import decode_terms
+from ..etf._encode import TermWriter
+from ..etf.tags import SMALL_INTEGER_EXT, SMALL_TUPLE_EXT, VERSION
+from ..flags import DFlag
+from ..terms import Atom
+from .buffer import PartialFrame
+from .control import BY_OP, NO_PAYLOAD, check
+from .header import FragmentReader, HeaderReader, HeaderWriter
+
+__all__ = ["FRAGMENT_SIZE", "NO_PAYLOAD", "DistChannel", "Limits"]
+
+#: What follows the version byte at the start of a frame.
+_HEADER: Final[i64] = 68
+_FIRST_FRAGMENT: Final[i64] = 69
+_FURTHER_FRAGMENT: Final[i64] = 70
+#: Start of a frame where no distribution header was agreed on.
+_PASS_THROUGH: Final[i64] = 112
+
+#: A message of more bytes is cut into fragments of this size, as by a BEAM (``dist.h``: ERTS_DIST_FRAGMENT_SIZE).
+FRAGMENT_SIZE: Final = 64 * 1024
+#: So many elements make a list worth the atom cache in the interpreted build.
+_BIG_LIST: Final = 64
+
+_TICK: Final = b"\0\0\0\0"
+_RULE: Final = "Protocol between Connected Nodes"
+_NO_ATOMS: Final[list[Any]] = []
+_COMPILED: Final = not __file__.endswith(".py")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one peer may make us hold."""
+
+    #: Bytes of one message: of a frame, or of all fragments of a payload.
+    max_message: int = 1 << 30
+    #: Messages under way in fragments: each of a peer's processes may be sending one.
+    max_sequences: int = 10_000
+    #: Bytes of all of them.
+    max_fragmented: int = 1 << 31
+    #: Nesting of terms.
+    max_depth: int = 10_000
+
+
+@final
+class DistChannel:
+    """One connection after its handshake.
+
+    Args:
+        agreed: What both nodes can do, as :class:`~erlang_interop.wire.handshake.Established` says.
+        peer: Name of the other node.
+        limits: What it may make us hold.
+        cache_atoms: Whether to send atoms through the cache. None: the compiled build always does, where agreed; the
+            interpreted one, for which the cache costs more than it saves, does for long lists.
+
+    Attributes:
+        failure: Why the connection must be closed: what the peer sent wrong. None as long as all is well.
+        frames_received: Frames, ticks among them.
+        frames_sent: The same.
+        bytes_received: All bytes given to :meth:`receive_data`.
+        bytes_sent: All bytes taken by :meth:`data_to_send`.
+    """
+
+    def __init__(
+        self, agreed: DFlag, *, peer: str, limits: Limits | None = None, cache_atoms: bool | None = None
+    ) -> None:
+        if limits is None:
+            limits = Limits()
+        self.failure: RemoteProtocolError | None = None
+        self.frames_received: i64 = 0
+        self.frames_sent: i64 = 0
+        self.bytes_received: i64 = 0
+        self.bytes_sent: i64 = 0
+        self._peer_name = peer
+        self._peer: Atom = Atom(peer)
+        self._max_message: i64 = limits.max_message
+        self._max_depth = limits.max_depth
+        # receiving
+        self._partial = PartialFrame()
+        self._reader = HeaderReader()
+        self._fragments = FragmentReader(limits.max_message, limits.max_sequences, limits.max_fragmented)
+        self._start: i64 = 0  # of the frame in hand, in the bytes in hand: offsets are told from there
+        # sending
+        self._header = bool(agreed & DFlag.DIST_HDR_ATOM_CACHE)
+        self._cut = self._header and bool(agreed & DFlag.FRAGMENTS)
+        self._cache_always = self._header and (_COMPILED if cache_atoms is None else cache_atoms)
+        self._cache_big = self._header and cache_atoms is None
+        self._writer = HeaderWriter()
+        self._out = TermWriter()
+        self._body = TermWriter()
+        self._sequence = 0
+
+    # ------------------------------------------------------------------------------------------------------ receiving
+
+    def receive_data(self, data: bytes) -> list[tuple[tuple[Any, ...], Any]]:
+        """Take what the socket gave, in portions of any size, and return the signals that are complete, in order.
+
+        Returns:
+            Control tuples, each with its payload or :data:`~erlang_interop.wire.control.NO_PAYLOAD`. Operation, arity
+            and slots are as the row of ``control.LAYOUTS`` says. When :attr:`failure` is set afterwards, the list holds
+            what came before the fault; from then on nothing is received any more.
+        """
+        signals: list[tuple[tuple[Any, ...], Any]] = []
+        if self.failure is not None:
+            return signals
+        self.bytes_received += len(data)
+        try:
+            self._receive(data, signals)
+        except DecodeError as error:
+            self._fail(error.message, error.offset, "External Term Format", error)
+        except RemoteProtocolError as error:
+            self._fail(error.message, error.offset, error.rule, error)
+        return signals
+
+    def _fail(self, message: str, offset: int | None, rule: str | None, cause: Exception) -> None:
+        """Keep the first fault; its offset counts from the start of the frame, behind the length."""
+        relative = None if offset is None or offset < 0 else offset - int(self._start)
+        self.failure = RemoteProtocolError(message, self._peer_name, relative, rule)
+        self.failure.__cause__ = cause
+
+    def _receive(self, data: bytes, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        pos: i64 = 0
+        end: i64 = len(data)
+        if self._partial.pending:
+            pos = self._complete(data, signals)
+        while end - pos >= 4:
+            size: i64 = i64(data[pos]) << 24 | i64(data[pos + 1]) << 16 | i64(data[pos + 2]) << 8 | i64(data[pos + 3])
+            start = pos + 4
+            if size > end - start:
+                self._check_size(size)
+                break
+            pos = start + size
+            self.frames_received += 1
+            if size:
+                self._start = start
+                self._frame(data, start, pos, signals)
+        if pos < end:
+            self._partial.keep(data, pos)
+
+    def _complete(self, data: bytes, signals: list[tuple[tuple[Any, ...], Any]]) -> i64:
+        """Give the frame that was cut what it lacks; return the position in ``data`` behind it."""
+        partial = self._partial
+        pos: i64 = partial.fill(data, 0)
+        if partial.total:
+            self._check_size(partial.total - 4)
+            if pos < len(data):
+                pos = partial.fill(data, pos)
+            if partial.pending == partial.total:
+                frame = partial.take()
+                self.frames_received += 1
+                if len(frame) > 4:
+                    self._start = 4
+                    self._frame(frame, 4, len(frame), signals)
+        return pos
+
+    def _check_size(self, size: i64) -> None:
+        if size > self._max_message:
+            raise RemoteProtocolError(f"a frame of {size} bytes; {self._max_message} are allowed", None, None, _RULE)
+
+    def _frame(self, data: bytes, pos: i64, end: i64, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        """Decode one frame, ``data[pos:end]``, that is not a tick."""
+        kind: i64 = data[pos]
+        if kind == VERSION and end - pos > 2:
+            kind = data[pos + 1]
+            if kind == _HEADER:
+                atoms = self._reader.read(data, pos + 2, end)
+                self._message(data, self._reader.position, end, atoms, signals)
+                return
+            if _FIRST_FRAGMENT <= kind <= _FURTHER_FRAGMENT:
+                self._fragment(data, pos, end, kind, signals)
+                return
+        elif kind == _PASS_THROUGH and end - pos > 2 and data[pos + 1] == VERSION:
+            self._passed_through(data, pos + 2, end, signals)
+            return
+        raise RemoteProtocolError(f"no frame begins with {data[pos : min(pos + 2, end)]!r}", None, int(pos), _RULE)
+
+    def _message(
+        self, data: bytes, pos: i64, end: i64, atoms: list[Any], signals: list[tuple[tuple[Any, ...], Any]]
+    ) -> None:
+        """Decode control tuple and payload, which stand behind each other."""
+        # The operation stands at a fixed place in the tuple; with it the number of terms is known beforehand.
+        count: i64 = 1
+        if end - pos > 3 and data[pos] == SMALL_TUPLE_EXT and data[pos + 2] == SMALL_INTEGER_EXT:
+            op: i64 = data[pos + 3]
+            if op < 64:
+                layout = BY_OP[op]
+                if layout is not None and layout.has_payload:
+                    count = 2
+        terms, behind = decode_terms(data, pos, end, count, atoms, self._max_depth)
+        control = terms[0]
+        check(control, count == 2, self._peer)
+        if behind != end:
+            raise RemoteProtocolError(f"{end - behind} bytes behind the last term", None, behind, _RULE)
+        signals.append((control, terms[1] if count == 2 else NO_PAYLOAD))
+
+    def _passed_through(self, data: bytes, pos: i64, end: i64, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        """Decode a frame without a distribution header: each term then has a version byte of its own."""
+        terms, behind = decode_terms(data, pos, end, 1, _NO_ATOMS, self._max_depth)
+        control = terms[0]
+        payload = NO_PAYLOAD
+        if behind < end:
+            if data[behind] != VERSION:
+                raise RemoteProtocolError("the payload has no version byte", None, behind, _RULE)
+            terms, behind = decode_terms(data, behind + 1, end, 1, _NO_ATOMS, self._max_depth)
+            payload = terms[0]
+        check(control, payload is not NO_PAYLOAD, self._peer)
+        if behind != end:
+            raise RemoteProtocolError(f"{end - behind} bytes behind the last term", None, behind, _RULE)
+        signals.append((control, payload))
+
+    def _fragment(self, data: bytes, pos: i64, end: i64, kind: i64, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        """Take one fragment; with the last the message is decoded."""
+        if end - pos < 18:
+            raise RemoteProtocolError("a fragment's header is cut short", None, int(pos), _RULE)
+        sequence = int.from_bytes(data[pos + 2 : pos + 10], "big")
+        fragment = int.from_bytes(data[pos + 10 : pos + 18], "big")
+        pos += 18
+        if kind == _FIRST_FRAGMENT:
+            atoms = self._reader.read(data, pos, end)
+            pos = self._reader.position
+            if fragment == 1:
+                self._message(data, pos, end, atoms, signals)
+                return
+            if fragment == 0:
+                raise RemoteProtocolError("fragments are numbered down to 1", None, int(pos), _RULE)
+            terms, behind = decode_terms(data, pos, end, 1, atoms, self._max_depth)
+            check(terms[0], True, self._peer)
+            self._fragments.first(sequence, fragment, terms[0], atoms, data[behind:end])
+            return
+        body = self._fragments.further(sequence, fragment, data[pos:end])
+        if body is None:
+            return
+        self._start = 0
+        terms, behind = decode_terms(body, 0, len(body), 1, self._fragments.atoms, self._max_depth)
+        if behind != len(body):
+            raise RemoteProtocolError(f"{len(body) - behind} bytes behind the last term", None, behind, _RULE)
+        signals.append((self._fragments.control, terms[0]))
+
+    # -------------------------------------------------------------------------------------------------------- sending
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait in the out buffer."""
+        return len(self._out)
+
+    def send(self, control: tuple[Any, ...], payload: Any = NO_PAYLOAD) -> None:
+        """Append one signal to the out buffer.
+
+        Args:
+            control: As ``Layout.pack`` builds it; not checked.
+            payload: The message, reason or arguments, for the operations that have one.
+
+        Raises:
+            EncodeError: A value has no Erlang form. Out buffer and atom cache are as before.
+        """
+        if self._cache_always or (self._cache_big and _has_long_list(payload)):
+            self._send_cached(control, payload)
+        else:
+            self._send_inline(control, payload)
+
+    def _send_inline(self, control: tuple[Any, ...], payload: Any) -> None:
+        """Write a frame with its atoms in full, right into the out buffer."""
+        out = self._out
+        start = len(out)
+        try:
+            if self._header:
+                out.write(b"\0\0\0\0\x83\x44\x00")
+                out.write_term(control)
+                behind_control = len(out)
+                if payload is not NO_PAYLOAD:
+                    out.write_term(payload)
+            else:
+                out.write(b"\0\0\0\0\x70\x83")
+                out.write_term(control)
+                behind_control = len(out)
+                if payload is not NO_PAYLOAD:
+                    out.write(b"\x83")
+                    out.write_term(payload)
+            size = len(out) - start - 4
+            if size > FRAGMENT_SIZE:
+                self._check_frame(size)
+                if self._cut and payload is not NO_PAYLOAD:
+                    body = out.getvalue()[start + 7 :]
+                    out.truncate(start)
+                    self._write_fragments(b"\x00", body, behind_control - start - 7)
+                    return
+        except EncodeError:
+            out.truncate(start)
+            raise
+        out.patch_u32(start, size)
+        self.frames_sent += 1
+
+    def _send_cached(self, control: tuple[Any, ...], payload: Any) -> None:
+        """Write a frame with its atoms in the header."""
+        refs: dict[bytes, int] = {}
+        body = self._body
+        try:
+            body.write_term(control, refs)
+            behind_control = len(body)
+            if payload is not NO_PAYLOAD:
+                body.write_term(payload, refs)
+            size = len(body)
+            self._check_frame(size)
+        except EncodeError:
+            body.truncate(0)
+            raise
+        # Only now: the peer is told of these atoms for certain.
+        header = self._writer.header(refs)
+        if size > FRAGMENT_SIZE and self._cut and payload is not NO_PAYLOAD:
+            self._write_fragments(header, body.take(), behind_control)
+            return
+        out = self._out
+        out.write_u32(2 + len(header) + size)
+        out.write(b"\x83\x44")
+        out.write(header)
+        out.write(body.take())
+        self.frames_sent += 1
+
+    def _check_frame(self, size: int) -> None:
+        # What is beside the terms is far below 2**20.
+        if size > 0xFFF00000:
+            raise EncodeError(f"a message of {size} bytes is more than the 4 GiB of a frame; send it in parts")
+
+    def _write_fragments(self, header: bytes, body: bytes, behind_control: int) -> None:
+        """Write a message as fragments. The control tuple must be wholly in the first."""
+        first = max(FRAGMENT_SIZE, behind_control)
+        further = len(body) - first
+        fragment = 1 + (further + FRAGMENT_SIZE - 1) // FRAGMENT_SIZE if further > 0 else 1
+        self._sequence += 1
+        sequence = self._sequence.to_bytes(8, "big")
+        out = self._out
+        out.write_u32(18 + len(header) + min(first, len(body)))
+        out.write(b"\x83\x45" + sequence + fragment.to_bytes(8, "big"))
+        out.write(header)
+        out.write(body[:first])
+        self.frames_sent += 1
+        for start in range(first, len(body), FRAGMENT_SIZE):
+            fragment -= 1
+            part = body[start : start + FRAGMENT_SIZE]
+            out.write_u32(18 + len(part))
+            out.write(b"\x83\x46" + sequence + fragment.to_bytes(8, "big"))
+            out.write(part)
+            self.frames_sent += 1
+
+    def send_tick(self) -> None:
+        """Append a tick: a frame of length 0."""
+        self._out.write(_TICK)
+        self.frames_sent += 1
+
+    def data_to_send(self) -> bytes:
+        """Return, once, all bytes of the out buffer."""
+        data = self._out.take()
+        self.bytes_sent += len(data)
+        return data
+
+
+def _has_long_list(payload: Any) -> bool:
+    """Whether a list of many elements stands in ``payload``, or in a tuple that stands in it, or in one in that.
+
+    Where the bulk of real protocols is: ``{dead, Node, [...]}``, ``{'$gen_cast', {process, Pid, [...]}}``.
+    """
+    if type(payload) is list:
+        return len(payload) >= _BIG_LIST
+    if type(payload) is tuple:
+        for part in payload:
+            kind = type(part)
+            if kind is list:
+                if len(part) >= _BIG_LIST:
+                    return True
+            elif kind is tuple:
+                for inner in part:
+                    if type(inner) is list and len(inner) >= _BIG_LIST:
+                        return True
+    return False
