@@ -6,10 +6,13 @@ compiled there; the source tree stays as it was. Without a C compiler, or withou
 pure Python: the same modules run interpreted, slower by a factor of five to ten.
 
 ``ZENMON_COMPILE=0`` asks for the pure wheel; ``ZENMON_COMPILE=1`` makes it an error when nothing can be compiled.
+``ZENMON_COMPILE_CACHE=folder`` keeps the latest extensions there and takes them again while nothing they depend on has
+changed; the Makefile sets it, because a change elsewhere in the package is far more frequent than one in these modules.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -63,13 +66,14 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             self._temporary = tempfile.TemporaryDirectory(prefix="zenmon-node-build-")
             folder = Path(self._temporary.name)
             try:
-                extensions = self._compile(folder)
+                extensions = self._cached(folder) or self._compile(folder)
             except CompileError as error:
                 reason = str(error)
             else:
                 build_data["pure_python"] = False
                 build_data["infer_tag"] = True
                 build_data["force_include"] |= {str(path): str(path.relative_to(folder)) for path in extensions}
+                self._keep(folder, extensions)
                 return
         if setting() == "1":
             raise RuntimeError(f"ZENMON_COMPILE=1, but the codec cannot be compiled: {reason}")
@@ -97,6 +101,42 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
         if sys.implementation.name != "cpython":
             return f"mypyc compiles for CPython, this is {sys.implementation.name}"
         return why_no_compiler()
+
+    def _cache(self) -> Path | None:
+        """The folder of the cache for exactly what would be compiled now, or None where no cache is asked for."""
+        cache = os.environ.get("ZENMON_COMPILE_CACHE")
+        if not cache:
+            return None
+        source = Path(self.root) / "src"
+        folders = {(source / name).parent for name in self._modules()}
+        read = sorted(path for folder in folders for path in folder.glob("*.py"))
+        settings = [sys.version, sysconfig.get_config_var("EXT_SUFFIX"), *self._modules(), *REQUIREMENTS]
+        settings += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
+        total = hashlib.sha256(repr(settings).encode())
+        for path in [Path(__file__), *read]:
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        return Path(cache) / total.hexdigest()[:32]
+
+    def _cached(self, folder: Path) -> list[Path]:
+        """Copy the extensions out of the cache to their places below ``folder``; nothing when they are not there."""
+        cache = self._cache()
+        if cache is None or not cache.is_dir():
+            return []
+        shutil.copytree(cache, folder, dirs_exist_ok=True)
+        return [path for path in folder.rglob("*") if path.is_file()]
+
+    def _keep(self, folder: Path, extensions: list[Path]) -> None:
+        """Put the extensions into the cache, in place of older ones."""
+        cache = self._cache()
+        if cache is None or cache.is_dir():
+            return
+        shutil.rmtree(cache.parent, ignore_errors=not cache.parent.exists())
+        unfinished = cache.with_name("unfinished")
+        for path in extensions:
+            kept = unfinished / path.relative_to(folder)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, kept)
+        unfinished.rename(cache)
 
     def _compile(self, folder: Path) -> list[Path]:
         """Compile a copy of the sources below ``folder``.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from erlang_interop import terms
 from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
 
 if TYPE_CHECKING:
@@ -47,6 +48,27 @@ class BeamFactory(Protocol):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--otp", action="append", type=int, metavar="RELEASE", help="OTP to test with (repeat for more)")
+
+
+def pytest_report_header() -> str:
+    return f"zenmon-node: {build()} build, {Path(str(terms.__file__)).parent}"
+
+
+def build() -> str:
+    """Which of the two builds these tests run on."""
+    return "pure" if str(terms.__file__).endswith(".py") else "compiled"
+
+
+def pytest_configure() -> None:
+    """Refuse to test another build than the one asked for: ZENMON_BUILD=pure (src/) or installed (site-packages)."""
+    asked = os.environ.get("ZENMON_BUILD")
+    from_source = Path(str(terms.__file__)).is_relative_to(PROJECT / "src")
+    if asked == "pure" and not (from_source and build() == "pure"):
+        raise pytest.UsageError(f"ZENMON_BUILD=pure, but the package comes from {terms.__file__}: set PYTHONPATH=src")
+    if asked == "installed" and from_source:
+        raise pytest.UsageError(
+            f"ZENMON_BUILD=installed, but the package comes from {terms.__file__}: unset PYTHONPATH"
+        )
 
 
 def releases_asked_for(config: pytest.Config) -> list[int]:

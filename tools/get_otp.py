@@ -41,6 +41,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 RECIPE = "1"
 """Raise it when the way an OTP is built changes: every cache is then built anew."""
@@ -412,14 +413,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return max(pool.map(report(install), dict.fromkeys(releases)))
 
 
+def say(stream: TextIO, line: str) -> None:
+    """Write a line in one piece: several threads do so at once, and ``print`` would let them mix theirs."""
+    stream.write(line + "\n")
+    stream.flush()
+
+
 def report(step: Callable[[int], str]) -> Callable[[int], int]:
     """Turn a step into one that prints its outcome in one line, as soon as it is known, and returns an exit status."""
 
     def reporting(release: int) -> int:
         try:
-            print(step(release), flush=True)
+            say(sys.stdout, step(release))
         except CannotInstallError as error:
-            print(f"OTP {release} cannot be installed: {error}", file=sys.stderr, flush=True)
+            say(sys.stderr, f"OTP {release} cannot be installed: {error}")
             return 1
         return 0
 

@@ -1,0 +1,112 @@
+# make demo   sets everything up and shows a Python node and a BEAM watching each other
+# make test   sets everything up and runs all tests; OTP="25 29" on these only (default: 25 27 28 29)
+#
+# Neither needs root, and neither changes anything outside this folder but the user's cache (~/.cache/zenmon-node).
+# Settings: PYTHON=python3.13 (to make the virtual environment with), VENV=folder, OTP="25 29", JOBS=2,
+# ZENMON_COMPILE=0 (never compile) or 1 (compile or fail), PYTEST_ARGS="-k name".
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+
+VENV ?= .venv
+PYTHON ?=
+OTP ?= 25 27 28 29
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+
+comma := ,
+RELEASES := $(subst $(comma), ,$(OTP))
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMPS := $(VENV)/.make
+SOURCES := pyproject.toml hatch_build.py $(shell find src -name '*.py' -o -name py.typed)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+# The two builds under test: the source tree, interpreted, and what is installed, compiled where there is a compiler.
+PURE := PYTHONPATH=src ZENMON_BUILD=pure
+INSTALLED := env -u PYTHONPATH ZENMON_BUILD=installed
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadgroup
+UNIT := tests/unit tests/property tests/test_layout.py
+
+export ZENMON_OTPS := $(RELEASES)
+# Compiled modules are kept while their sources stay the same (hatch_build.py).
+export ZENMON_COMPILE_CACHE := $(abspath $(VENV))/.make/compiled
+
+.PHONY: help
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+# ------------------------------------------------------------------------------------------------------------- set-up
+$(STAMPS)/venv:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(tools/find_python.sh) && \
+	echo "virtual environment: $(VENV), $$($$python --version)" && $$python -m venv "$(VENV)" && mkdir -p $(STAMPS) && touch $@
+
+# The package alone, for `make demo`. An environment made for the tests has it too.
+$(STAMPS)/package: $(STAMPS)/venv $(SOURCES)
+	@echo "installing zenmon-node"
+	@if [ -f $(STAMPS)/tests ]; then $(PIP) '.[test]' && touch $(STAMPS)/tests; else $(PIP) .; fi
+	@$(PY) tools/describe_build.py
+	@touch $@
+
+$(STAMPS)/tests: $(STAMPS)/venv $(SOURCES)
+	@echo "installing zenmon-node and what its tests need"
+	@$(PIP) '.[test]'
+	@$(PY) tools/describe_build.py
+	@touch $(STAMPS)/package $@
+
+.PHONY: venv otp fixtures
+venv: $(STAMPS)/tests
+
+otp: $(STAMPS)/tests
+	@$(PY) tools/get_otp.py $(sort 25 $(RELEASES))
+
+fixtures: otp
+	@$(PY) tools/build_fixtures.py >/dev/null
+
+# --------------------------------------------------------------------------------------------------------------- demo
+# Any BEAM will do. Where there is none, OTP 28's is fetched, or Debian's; without one a second Python node steps in.
+.PHONY: demo
+demo: $(STAMPS)/package
+	@$(PY) -c 'from erlang_interop.testing.beam import find_erlang as f; raise SystemExit(f() is None)' \
+	|| $(PY) tools/get_otp.py 28 || $(PY) tools/get_otp.py 27 || echo "no Erlang here: the demo uses a second Python node"
+	@$(BIN)/zenmon-node demo
+
+# -------------------------------------------------------------------------------------------------------------- tests
+.PHONY: test lint types imports unit unit-pure unit-installed interop bench golden
+test: lint types imports unit-pure fixtures
+	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) tests
+
+lint: $(STAMPS)/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMPS)/tests
+	$(BIN)/mypy
+
+imports: $(STAMPS)/tests
+	PYTHONPATH=src $(BIN)/lint-imports --no-logo
+
+unit: unit-pure unit-installed
+
+unit-pure: $(STAMPS)/tests
+	$(PURE) $(PYTEST) $(PYTEST_ARGS) $(UNIT)
+
+unit-installed: $(STAMPS)/tests
+	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) $(UNIT)
+
+interop: fixtures
+	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) tests/interop
+
+# ---------------------------------------------------------------------------------------------------------- the rest
+# Golden terms are made by each OTP's own term_to_binary, and committed.
+golden: fixtures
+	$(INSTALLED) $(PY) tools/make_golden.py $(RELEASES)
+
+bench: fixtures
+	$(INSTALLED) $(PY) -m tests.bench
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) build dist rebar_fixtures/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
