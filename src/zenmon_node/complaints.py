@@ -1,0 +1,66 @@
+"""Malformed messages: said once for each sender, then only counted.
+
+A peer that sends nonsense may send a lot of it; the log must not be a second way to be flooded.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from erlang_interop.terms import Pid
+
+#: Senders and problems remembered; beyond it they are counted but not logged, so memory stays bounded.
+MOST_REMEMBERED: Final = 1000
+
+_log = structlog.get_logger("zenmon_node")
+
+
+class _Shortened(reprlib.Repr):
+    """A repr whose cost does not grow with the message."""
+
+    def repr_bytes(self, data: bytes, level: int) -> str:
+        return repr(data) if len(data) <= 60 else f"{data[:60]!r}... ({len(data)} bytes)"
+
+
+_shortened = _Shortened()
+_shortened.maxother = 80
+
+
+class Complaints:
+    """What one server has had to ignore.
+
+    Attributes:
+        ignored: Messages or parts of messages ignored so far.
+    """
+
+    __slots__ = ("_seen", "_server", "ignored")
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._seen: set[tuple[str, str]] = set()
+        self.ignored = 0
+
+    def add(self, problem: str, sender: Pid | None, what: object) -> None:
+        """Count one, and log it if this problem is new for this sender's node.
+
+        Args:
+            problem: What is wrong, in a few words.
+            sender: Who sent it, where that is known.
+            what: The message or the part of it; shown shortened.
+        """
+        self.ignored += 1
+        key = (sender.node.name if sender is not None else "", problem)
+        if key in self._seen or len(self._seen) >= MOST_REMEMBERED:
+            return
+        self._seen.add(key)
+        _log.warning(
+            "ignored a malformed message",
+            server=self._server,
+            problem=problem,
+            sender=str(sender) if sender is not None else "not said",
+            message=_shortened.repr(what),
+        )

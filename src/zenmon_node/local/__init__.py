@@ -1,0 +1,1 @@
+"""The Local: monitors processes of other nodes through their Proxies, and delivers the DOWN messages, paced."""

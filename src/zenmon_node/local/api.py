@@ -1,0 +1,221 @@
+"""What the Local decides: ``monitor`` and ``demonitor`` for the processes of this node. Pure.
+
+A monitor gets a reference and goes to the Connector of its target's node; its DOWN comes back through the Dispatcher.
+The Local watches the processes that have monitors and cleans up after those that die. It starts a Connector for each
+node when the first monitor needs one, and another one when that process should crash. The
+processes are in ``servers.py``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from erlang_interop.terms import Atom, Pid
+
+from .. import messages as m
+from ..complaints import Complaints
+from ..pacing import SLICE
+from .connector import ConnectorCore, State
+from .dispatcher import DispatcherCore
+from .tables import LocalTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from erlang_interop.terms import Reference
+
+    from ..config import Settings
+    from ..messages import Target
+
+
+class Compatibility(enum.Enum):
+    """Whether processes of a node can be monitored through ZenMonitor."""
+
+    COMPATIBLE = "compatible"
+    INCOMPATIBLE = "incompatible"
+
+
+class Cached(enum.Enum):
+    """What is known of a node, in the original's words."""
+
+    COMPATIBLE = "compatible"
+    INCOMPATIBLE = "incompatible"
+    """It did not answer as it should; it is not asked again before the penalty is over."""
+    EXPIRED = "expired"
+    """The penalty is over; it will be asked again."""
+    UNAVAILABLE = "unavailable"
+    """It is not connected."""
+    MISS = "miss"
+    """It has not been asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedCompatibility:
+    """A row of the compatibility cache."""
+
+    status: Cached
+    attempts: int = 0
+    """How often in a row it has failed."""
+
+
+class LocalPort(Protocol):
+    """What the core asks of the process it runs in."""
+
+    def make_ref(self) -> Reference:
+        """A new reference."""
+
+    def watch(self, subscriber: Pid) -> None:
+        """Monitor a subscriber natively. Its DOWN may arrive during the call, if it is dead."""
+
+    def start_connector(self, core: ConnectorCore) -> None:
+        """Run a Connector."""
+
+    def update_connector(self, core: ConnectorCore) -> None:
+        """Something was done to a Connector's core."""
+
+
+class LocalCore:
+    """The decisions of a Local, and everything it knows. It outlives the processes that run it.
+
+    Args:
+        node: This node.
+        settings: ZenMonitor's settings.
+
+    Attributes:
+        port: What carries the decisions out; set by whoever runs the core, before anything else.
+        tables: The references.
+        dispatcher: The queue of DOWN messages.
+        connectors: By node.
+    """
+
+    port: LocalPort
+
+    def __init__(self, node: Atom, settings: Settings) -> None:
+        self.node = node
+        self.tables = LocalTables()
+        self.dispatcher = DispatcherCore(self.tables, settings)
+        self.connectors: dict[Atom, ConnectorCore] = {}
+        self.complaints = Complaints(m.LOCAL.name)
+        self._settings = settings
+        #: Processes that had a monitor at some time and live: their death will be noticed.
+        self._watched: set[Pid] = set()
+        #: Monitors of dead subscribers that are not cleaned up yet.
+        self._cleanup: deque[Iterator[tuple[Reference, Target]]] = deque()
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings from now on."""
+        self._settings = settings
+        self.dispatcher.configure(settings)
+        for connector in self.connectors.values():
+            connector.configure(settings)
+
+    def find_node(self, target: Target) -> Atom:
+        """The node of a target; a bare name is one of this node."""
+        if type(target) is Pid:
+            return target.node
+        return target[1] if type(target) is tuple else self.node
+
+    # -- monitors
+
+    def monitor(self, target: Target, subscriber: Pid) -> Reference:
+        """Monitor ``target`` for ``subscriber``."""
+        if type(target) is Atom:
+            target = (target, self.node)  # as Erlang reports it; the Proxy could not tell whose bare name it is
+        ref = self.port.make_ref()
+        self.tables.add(ref, subscriber, target)
+        connector = self.connector(self.find_node(target))
+        if connector.monitor(target, ref):
+            self.port.update_connector(connector)
+        if subscriber not in self._watched:
+            self._watched.add(subscriber)
+            self.port.watch(subscriber)  # last, for if it is dead its DOWN may be handled before this returns
+        return ref
+
+    def demonitor(self, ref: Reference, subscriber: Pid | None = None) -> bool:
+        """Take a monitor back: it will not fire.
+
+        Args:
+            ref: The monitor.
+            subscriber: If given, only a monitor of this process is taken back.
+
+        Returns:
+            True if it was active: no DOWN of it has been delivered.
+        """
+        owner = self.tables.owner(ref)
+        if owner is None or (subscriber is not None and owner != subscriber):
+            return False
+        row = self.tables.take(ref)
+        if row is None:
+            return False
+        self._withdraw(ref, row[1])
+        return True
+
+    def _withdraw(self, ref: Reference, target: Target) -> None:
+        connector = self.connectors[self.find_node(target)]
+        if connector.demonitor(target, ref):
+            self.port.update_connector(connector)
+
+    def connector(self, node: Atom) -> ConnectorCore:
+        """The Connector of a node, started if there is none."""
+        connector = self.connectors.get(node)
+        if connector is None:
+            connector = self.connectors[node] = ConnectorCore(node, self.dispatcher, self._settings)
+            self.port.start_connector(connector)
+        return connector
+
+    def cached_compatibility(self, node: Atom, now: float) -> CachedCompatibility:
+        """What is known of a node; nothing is asked."""
+        connector = self.connectors.get(node)
+        if connector is None:
+            return CachedCompatibility(Cached.MISS)
+        match connector.state:
+            case State.COMPATIBLE:
+                return CachedCompatibility(Cached.COMPATIBLE)
+            case State.INCOMPATIBLE:
+                over = connector.retry_at < now
+                return CachedCompatibility(Cached.EXPIRED if over else Cached.INCOMPATIBLE, connector.attempt)
+            case State.UNAVAILABLE:
+                return CachedCompatibility(Cached.UNAVAILABLE)
+            case State.PINGING if connector.attempt:
+                return CachedCompatibility(Cached.EXPIRED, connector.attempt)
+            case _:
+                return CachedCompatibility(Cached.MISS)
+
+    # -- subscribers that die
+
+    def subscriber_down(self, subscriber: Pid) -> None:
+        """A subscriber has died: none of its monitors fires any more, and all are withdrawn."""
+        self._watched.discard(subscriber)
+        rows = self.tables.take_subscriber(subscriber)
+        if rows:
+            self._cleanup.append(iter(rows.items()))
+
+    @property
+    def busy(self) -> bool:
+        """True while something is to be cleaned up."""
+        return bool(self._cleanup)
+
+    def work(self, limit: int = SLICE) -> None:
+        """Clean up at most ``limit`` monitors."""
+        while self._cleanup and limit > 0:
+            for ref, target in islice(self._cleanup[0], limit):
+                limit -= 1
+                self.tables.forget(ref)
+                self._withdraw(ref, target)
+            if limit > 0:
+                self._cleanup.popleft()
+
+    # -- a new process takes over
+
+    def restarted(self) -> None:
+        """Whatever ran this core has crashed, its Connectors with it; another runs it now and starts them anew."""
+        self._watched = set(self.tables.subscriber_pids())
+        for subscriber in list(self._watched):
+            self.port.watch(subscriber)
+        for connector in self.connectors.values():
+            connector.restarted()
+            self.port.start_connector(connector)

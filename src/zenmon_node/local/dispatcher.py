@@ -1,0 +1,128 @@
+"""What the Dispatcher decides: DOWN messages, at most ``demand_amount`` of them per ``demand_interval``. Pure.
+
+Deaths come in as they are known, of one target with its references or of everything a node held; they wait in one queue
+and leave it oldest first. What a whole node held is kept as the table it was: taking in the loss of a node with a
+million monitors costs one append, and the DOWN messages are made as they are delivered.
+
+A reference fires only if its row can still be taken from the tables, so one that was demonitored while its DOWN waited
+stays silent and does not use up demand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from erlang_interop.terms import Reference
+
+from .. import messages as m
+from ..pacing import SLICE, Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from erlang_interop.terms import Pid, Term
+
+    from ..config import Settings
+    from ..messages import References, Target
+    from .tables import LocalTables
+
+
+class DispatcherCore:
+    """The queue and its pace.
+
+    Args:
+        tables: Where the right to fire is taken.
+        settings: ``demand_amount`` and ``demand_interval``.
+    """
+
+    def __init__(self, tables: LocalTables, settings: Settings) -> None:
+        self._tables = tables
+        self._queue: deque[tuple[Target, References, Term] | _Lost] = deque()
+        self._refs: Iterator[tuple[Reference, Target, Term]] | None = None
+        self._amount = 0
+        self._left = 0
+        # The first DOWN after a pause has nothing to gather for: it was gathered on its way here.
+        self._pacer = Pacer(0.0, gathering=0.0)
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings from now on."""
+        self._amount = settings.demand_amount
+        self._left = min(self._left, self._amount)
+        self._pacer.interval = settings.demand_interval / 1000
+
+    @property
+    def waiting(self) -> bool:
+        """True while a death waits to be delivered."""
+        return bool(self._queue) or self._refs is not None
+
+    def enqueue(self, target: Target, references: References, reason: Term) -> None:
+        """A target has died; ``references`` are all its monitors."""
+        self._queue.append((target, references, reason))
+
+    def enqueue_lost(self, rows: dict[Target, References], reason: Term) -> None:
+        """Everything in ``rows`` fires with ``reason``. The table belongs to the Dispatcher from now on."""
+        if rows:
+            self._queue.append(_Lost(rows, reason))
+
+    def next_due(self, now: float) -> float | None:
+        """When :meth:`deliver` wants to run; None if nothing waits."""
+        if not self.waiting:
+            return None
+        return now if self._left else self._pacer.due(now)
+
+    def deliver(self, now: float, limit: int = SLICE) -> list[tuple[Pid, Term]]:
+        """Take the messages that may go now, at most ``limit``, oldest first.
+
+        Returns:
+            Receivers and their DOWN messages. When :meth:`next_due` is not later than ``now`` afterwards, there is
+            demand left and the next slice may follow after a turn of the loop.
+        """
+        if not self._left:
+            if not self.waiting or not self._pacer.is_due(now):
+                return []
+            self._left = self._amount
+        out: list[tuple[Pid, Term]] = []
+        refs = self._refs or self._drain()
+        self._refs = refs
+        for _ in range(limit):
+            if not self._left:
+                break
+            entry = next(refs, None)
+            if entry is None:
+                self._refs = None
+                self._left = 0  # what demand is left is not saved up
+                break
+            ref, target, reason = entry
+            row = self._tables.take(ref)
+            if row is not None:
+                out.append((row[0], m.down_message(ref, target, reason)))
+                self._left -= 1
+        if not self._left:
+            self._pacer.swept(now, more=self.waiting)
+        return out
+
+    def _drain(self) -> Iterator[tuple[Reference, Target, Term]]:
+        while self._queue:
+            entry = self._queue.popleft()
+            for target, references, reason in entry if isinstance(entry, _Lost) else (entry,):
+                if type(references) is Reference:
+                    yield references, target, reason
+                else:
+                    for ref in references:
+                        yield ref, target, reason
+
+
+class _Lost:
+    """A table of which every row fires with the same reason."""
+
+    __slots__ = ("reason", "rows")
+
+    def __init__(self, rows: dict[Target, References], reason: Term) -> None:
+        self.rows = rows
+        self.reason = reason
+
+    def __iter__(self) -> Iterator[tuple[Target, References, Term]]:
+        for target, references in self.rows.items():
+            yield target, references, self.reason

@@ -1,0 +1,223 @@
+"""The processes of the Local: ``Elixir.ZenMonitor.Local``, its Dispatcher, and one Connector for each remote node.
+
+They carry out what their cores decide. The cores hold all tables and outlive the processes, so that one that crashes is
+replaced by another that goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from erlang_interop.errors import Exit
+from erlang_interop.runtime.events import NodeDown, NodeUp
+from erlang_interop.terms import Atom, Pid
+
+from .. import messages as m
+from ..sweeping import SweepingServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from erlang_interop.terms import Reference, Term
+
+    from ..messages import Instruction
+    from .api import LocalCore
+    from .connector import ConnectorCore
+    from .dispatcher import DispatcherCore
+
+
+class Dispatcher(SweepingServer):
+    """The process ``Elixir.ZenMonitor.Local.Dispatcher``.
+
+    Args:
+        core: The queue; it outlives this process.
+    """
+
+    def __init__(self, core: DispatcherCore) -> None:
+        self.core = core
+
+    def started(self) -> None:
+        """Go on with what a Dispatcher before this one has left."""
+        self.work_arrived()
+
+    def work_arrived(self) -> None:
+        """To be called after anything was put into the core's queue."""
+        self.wake_at(self.core.next_due(self.now()))
+
+    def receive(self, message: Term) -> None:
+        """Nobody sends it anything; what comes nevertheless is none of its business."""
+
+    def tick(self) -> None:
+        """Deliver what may go now."""
+        now = self.now()
+        for subscriber, message in self.core.deliver(now):
+            self.process.send(subscriber, message)
+        self.wake_at(self.core.next_due(now))
+
+
+class Connector(SweepingServer):
+    """The process of one Connector.
+
+    Args:
+        core: Its decisions and tables; they outlive the process.
+        changed: Called when the core may have put work into the Dispatcher or changed its mind about the remote.
+    """
+
+    def __init__(self, core: ConnectorCore, changed: Callable[[ConnectorCore], None]) -> None:
+        self.core = core
+        self._changed = changed
+
+    def started(self) -> None:
+        """Take the core over."""
+        self.core.port = self
+        self._rearm()
+
+    def update(self) -> None:
+        """To be called after anything was done to the core from outside."""
+        self._rearm()
+
+    def receive(self, message: Term) -> None:
+        """A summary, a pong, or the end of the Proxy."""
+        self.core.message(message, self.now())
+        self._rearm()
+
+    def tick(self) -> None:
+        """Sweep."""
+        self.core.sweep(self.now())
+        self._rearm()
+
+    def _rearm(self) -> None:
+        self._changed(self.core)
+        self.wake_at(self.core.next_due(self.now()))
+
+    # -- ConnectorPort
+
+    @property
+    def _is_own(self) -> bool:
+        return self.core.remote == self.node.name
+
+    def is_connected(self) -> bool:
+        """True if the remote is the own node or connected, hidden or visible."""
+        return self._is_own or self.node.is_connected(self.core.remote)
+
+    def is_busy(self) -> bool:
+        """True while the connection holds more than it should."""
+        return not self._is_own and self.node.is_busy(self.core.remote)
+
+    def ping(self) -> Reference:
+        """Monitor the Proxy and ask it."""
+        proxy = (m.PROXY, self.core.remote)
+        ref = self.process.monitor(proxy)
+        self.process.send(proxy, m.ping_call(self.process.pid, ref))
+        return ref
+
+    def release_proxy(self, ref: Reference) -> None:
+        """Give the monitor on the Proxy back."""
+        self.process.demonitor(ref)
+
+    def cast(self, instructions: list[Instruction]) -> None:
+        """Send a batch of instructions."""
+        self.process.send((m.PROXY, self.core.remote), m.process_cast(self.process.pid, instructions))
+
+
+class Local(SweepingServer):
+    """The process ``Elixir.ZenMonitor.Local``.
+
+    Args:
+        core: Its decisions and tables; they outlive the process.
+        settled: Called when a Connector's opinion of its node may have changed.
+    """
+
+    def __init__(self, core: LocalCore, settled: Callable[[], None]) -> None:
+        self.core = core
+        self._settled = settled
+        self._servers: dict[Atom, Connector] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._unwatch_nodes: Callable[[], None] | None = None
+
+    def started(self) -> None:
+        """Take the core over."""
+        self.process.trap_exit = True
+        self.core.port = self
+        pid = self.process.pid
+        # As messages to itself, so that they are handled like all others.
+        self._unwatch_nodes = self.node.watch_nodes(lambda event: self._note(pid, event))
+        self.core.restarted()
+
+    def _note(self, pid: Pid, event: NodeUp | NodeDown) -> None:
+        if self.process.alive:
+            self.process.send(pid, event)
+
+    def attach(self, dispatcher: Dispatcher) -> None:
+        """Tell it which process delivers."""
+        self._dispatcher = dispatcher
+
+    def terminated(self, reason: Term) -> None:
+        """The Connectors are linked and go too."""
+        super().terminated(reason)
+        if self._unwatch_nodes is not None:
+            self._unwatch_nodes()
+
+    def receive(self, message: Term) -> None:
+        """News of nodes, of subscribers and of Connectors."""
+        match message:
+            case NodeUp() | NodeDown():
+                connector = self.core.connectors.get(message.name)
+                if connector is None:
+                    return
+                if isinstance(message, NodeUp):
+                    connector.node_up()
+                else:
+                    connector.node_down()
+                self.update_connector(connector)
+            case (m.DOWN, _, m.PROCESS, Pid() as subscriber, _):
+                self.core.subscriber_down(subscriber)
+                self._go_on()
+            case (Atom("EXIT"), Pid() as pid, reason):
+                self._exited(pid, reason)
+            case _:
+                self.core.complaints.add("no message for the Local", None, message)
+
+    def _exited(self, pid: Pid, reason: Term) -> None:
+        for node, server in self._servers.items():
+            if server.process.pid == pid:
+                core = self.core.connectors[node]
+                core.restarted()
+                self.start_connector(core)
+                return
+        raise Exit(reason)  # the supervisor's
+
+    def tick(self) -> None:
+        """Go on cleaning up."""
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.core.work()
+        if self.core.busy:
+            self.wake_at(self.now())
+
+    # -- LocalPort
+
+    def make_ref(self) -> Reference:
+        """A new reference."""
+        return self.process.make_ref()
+
+    def watch(self, subscriber: Pid) -> None:
+        """Monitor a subscriber natively."""
+        self.process.monitor(subscriber)
+
+    def start_connector(self, core: ConnectorCore) -> None:
+        """Run a Connector, linked: it does not outlive the Local."""
+        server = Connector(core, self._connector_changed)
+        self._servers[core.remote] = server
+        self.node.start_inline(server, link_to=self.process.pid)
+
+    def update_connector(self, core: ConnectorCore) -> None:
+        """Something was done to a Connector's core."""
+        self._servers[core.remote].update()
+
+    def _connector_changed(self, core: ConnectorCore) -> None:
+        if self.core.dispatcher.waiting and self._dispatcher is not None:
+            self._dispatcher.work_arrived()
+        if core.settled:
+            self._settled()

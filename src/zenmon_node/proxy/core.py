@@ -1,0 +1,243 @@
+"""What a Proxy decides: monitors on behalf of other nodes, and certificates of deaths in batches. Pure.
+
+A Connector of another node (or our own) asks ``ping`` once, then casts ordered instructions to subscribe and
+unsubscribe. The Proxy holds one native monitor for each target and answers each death with one certificate to each
+subscriber, through that subscriber's Batcher. The process it runs in is in ``server.py``.
+
+What the original does not do, and this one does: it releases the native monitor with the last subscriber; it watches
+every subscriber from its first subscription, so that nothing is left behind by a Connector that is gone; a bare name
+can be subscribed; a name that has moved gets a monitor of its own; and no message makes it crash.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from erlang_interop.terms import Pid
+
+from .. import messages as m
+from ..complaints import Complaints
+from ..pacing import SLICE
+from ..truncator import truncate
+from .batcher import BatcherCore
+from .tables import ProxyTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from erlang_interop.terms import Atom, Reference, Term
+
+    from ..config import Settings
+
+
+class ProxyPort(Protocol):
+    """What the core asks of the process it runs in."""
+
+    def monitor(self, target: m.Target) -> Reference:
+        """Monitor natively. The DOWN arrives later, never during the call; ``noproc`` too."""
+
+    def demonitor(self, ref: Reference) -> None:
+        """Give a native monitor back, if it has not fired."""
+
+    def can_reach(self, node: Atom) -> bool:
+        """True for the own node and connected ones. The Proxy never makes a connection."""
+
+    def is_busy(self, node: Atom) -> bool:
+        """True while the connection to ``node`` holds more than it should."""
+
+    def send(self, dest: Pid | Reference, message: Term) -> None:
+        """Answer a call."""
+
+    def send_summary(self, subscriber: Pid, certificates: list[m.Certificate]) -> None:
+        """Send a batch of certificates."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """Work of one subscriber that may need several slices: its instructions, or the release of all its rows."""
+
+    subscriber: Pid
+    steps: Iterator[Any] | None
+    purge: bool = False
+
+
+class ProxyCore:
+    """The decisions of a Proxy.
+
+    Args:
+        node: This node.
+        port: What carries them out.
+        settings: Chunk size and interval of the Batchers, limits of the truncator.
+
+    Attributes:
+        tables: The subscriptions.
+        complaints: What had to be ignored.
+    """
+
+    def __init__(self, node: Atom, port: ProxyPort, settings: Settings) -> None:
+        self._node = node
+        self._port = port
+        self._settings = settings
+        self.tables = ProxyTables()
+        self.complaints = Complaints(m.PROXY.name)
+        self._batchers: dict[Pid, BatcherCore] = {}
+        #: Batchers with something to send.
+        self._loaded: dict[Pid, BatcherCore] = {}
+        #: Subscriber -> the native monitor on it.
+        self._watched: dict[Pid, Reference] = {}
+        #: Casts and purges not finished, oldest first.
+        self._jobs: deque[_Job] = deque()
+
+    @property
+    def waiting_certificates(self) -> int:
+        """Deaths not reported yet."""
+        return sum(len(batcher) for batcher in self._loaded.values())
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings from now on."""
+        self._settings = settings
+        for batcher in self._batchers.values():
+            batcher.pacer.interval = settings.batcher_sweep_interval / 1000
+            batcher.chunk_size = settings.batcher_chunk_size
+
+    # -- messages
+
+    def handle(self, message: Term) -> None:
+        """One message, from whomever."""
+        parsed = m.parse_proxy_message(message)
+        match parsed:
+            case m.Down():
+                self._down(parsed)
+            case m.ProcessCast():
+                if parsed.problem:
+                    self.complaints.add(parsed.problem, parsed.subscriber, message)
+                self._add_job(_Job(parsed.subscriber, iter(parsed.instructions)))
+            case m.PingCall():
+                self._port.send(parsed.reply_to, m.pong_reply(parsed.tag))
+            case m.Malformed():
+                self.complaints.add(parsed.problem, parsed.sender, message)
+
+    def _down(self, down: m.Down) -> None:
+        if type(down.object) is Pid and self._watched.get(down.object) == down.ref:
+            self._subscriber_gone(down.object)
+            return
+        told = self.tables.consume(down.object, down.ref)
+        if told:
+            self._certify(down.object, down.reason, told)
+        elif type(down.object) is tuple and down.object[1] == self._node:
+            # A bare name is subscribed under itself; the DOWN names it with its node.
+            told = self.tables.consume(down.object[0], down.ref)
+            if told:
+                self._certify(down.object[0], down.reason, told)
+
+    def _certify(self, target: m.Target, reason: Term, subscribers: list[Pid]) -> None:
+        reason = truncate(reason, depth=self._settings.truncation_depth, max_binary_size=self._settings.max_binary_size)
+        for subscriber in subscribers:
+            batcher = self._batchers.get(subscriber)
+            if batcher is None:
+                batcher = self._batchers[subscriber] = BatcherCore(
+                    subscriber,
+                    interval=self._settings.batcher_sweep_interval / 1000,
+                    chunk_size=self._settings.batcher_chunk_size,
+                )
+            batcher.enqueue(target, reason)
+            self._loaded[subscriber] = batcher
+
+    def _subscriber_gone(self, subscriber: Pid) -> None:
+        """A subscriber has died or its node is not connected any more: nothing of it may stay."""
+        del self._watched[subscriber]
+        self._batchers.pop(subscriber, None)
+        self._loaded.pop(subscriber, None)
+        # In line behind its casts that wait, ahead of those that come when its node is connected again.
+        self._add_job(_Job(subscriber, None, purge=True))
+
+    # -- jobs: casts and purges, in order, in slices
+
+    @property
+    def busy(self) -> bool:
+        """True while a job is not finished: call :meth:`work` again, after a turn of the loop."""
+        return bool(self._jobs)
+
+    def _add_job(self, job: _Job) -> None:
+        self._jobs.append(job)
+        if len(self._jobs) == 1:
+            self.work()
+
+    def work(self, limit: int = SLICE) -> None:
+        """Do at most ``limit`` steps of the oldest jobs."""
+        while self._jobs and limit > 0:
+            job = self._jobs[0]
+            limit -= 1
+            if job.steps is None:
+                # All rows at once, so that a death from now on finds none; the monitors step by step.
+                job.steps = iter(self.tables.take_rows(job.subscriber).items())
+            if job.purge:
+                for target, ref in islice(job.steps, limit):
+                    limit -= 1
+                    free = self.tables.release(target, job.subscriber, ref)
+                    if free is not None:
+                        self._port.demonitor(free)
+            elif self._watch(job.subscriber):
+                for instruction in islice(job.steps, limit):
+                    limit -= 1
+                    self._apply(job.subscriber, instruction)
+            if limit > 0:
+                self._jobs.popleft()
+
+    def _watch(self, subscriber: Pid) -> bool:
+        """Make sure the subscriber is watched; False if its node cannot be reached, so that nobody is there to tell."""
+        if subscriber not in self._watched:
+            if not self._port.can_reach(subscriber.node):
+                return False
+            self._watched[subscriber] = self._port.monitor(subscriber)
+        return True
+
+    def _apply(self, subscriber: Pid, term: object) -> None:
+        instruction = m.parse_instruction(term)
+        if instruction is None:
+            self.complaints.add("a malformed instruction", subscriber, term)
+            if type(term) is tuple and len(term) == 2 and term[0] == m.SUBSCRIBE:
+                self._certify(term[1], m.NOPROC, [subscriber])  # whatever it is, nothing of that kind lives
+            return
+        op, target = instruction
+        if op == m.UNSUBSCRIBE:
+            free = self.tables.remove(target, subscriber)
+            if free is not None:
+                self._port.demonitor(free)
+        elif not self.tables.is_subscribed(target, subscriber):
+            ref = self.tables.shared_monitor(target)
+            if ref is None:
+                node = target.node if type(target) is Pid else target[1] if type(target) is tuple else self._node
+                if not self._port.can_reach(node):
+                    self._certify(target, m.NOCONNECTION, [subscriber])
+                    return
+                ref = self._port.monitor(target)
+            self.tables.add(target, subscriber, ref)
+
+    # -- sweeps
+
+    def next_due(self, now: float) -> float | None:
+        """When :meth:`sweep` or :meth:`work` wants to run; None if there is nothing to do."""
+        if self._jobs:
+            return now
+        return min((batcher.pacer.due(now) for batcher in self._loaded.values()), default=None)
+
+    def sweep(self, now: float) -> None:
+        """Send the summaries that are due."""
+        for batcher in list(self._loaded.values()):
+            node = batcher.subscriber.node
+            if not batcher.pacer.is_due(now):
+                continue
+            if not self._port.can_reach(node):
+                # Its DOWN is on the way; sending would open a connection that somebody may have closed on purpose.
+                del self._loaded[batcher.subscriber]
+                del self._batchers[batcher.subscriber]
+            elif self._port.is_busy(node):
+                batcher.pacer.swept(now, more=True)
+            else:
+                self._port.send_summary(batcher.subscriber, batcher.sweep(now))
+                if not len(batcher):
+                    del self._loaded[batcher.subscriber]

@@ -1,0 +1,92 @@
+"""``Elixir.ZenMonitor.Proxy``, the process: carries out what its core decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from erlang_interop.errors import EncodeError
+from erlang_interop.etf import encode
+
+from .. import messages as m
+from ..sweeping import SweepingServer
+from ..truncator import TRUNCATED
+from .core import ProxyCore
+
+if TYPE_CHECKING:
+    from erlang_interop.terms import Atom, Pid, Reference, Term
+
+    from ..config import Settings
+
+
+class Proxy(SweepingServer):
+    """The process ``Elixir.ZenMonitor.Proxy``: carries out what its core decides.
+
+    Args:
+        settings: ZenMonitor's settings.
+    """
+
+    core: ProxyCore
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def started(self) -> None:
+        """Start empty: with the process before this one its native monitors have gone, and its clients were told."""
+        self.core = ProxyCore(self.node.name, self, self._settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take other settings from now on."""
+        self._settings = settings
+        self.core.configure(settings)
+        self.wake_at(self.core.next_due(self.now()))
+
+    def receive(self, message: Term) -> None:
+        """A ping, instructions, or a death."""
+        self.core.handle(message)
+        self.wake_at(self.core.next_due(self.now()))
+
+    def tick(self) -> None:
+        """Go on with long work; send the summaries that are due."""
+        now = self.now()
+        self.core.work()
+        self.core.sweep(now)
+        self.wake_at(self.core.next_due(now))
+
+    # -- ProxyPort
+
+    def monitor(self, target: m.Target) -> Reference:
+        """Monitor natively."""
+        return self.process.monitor(target)
+
+    def demonitor(self, ref: Reference) -> None:
+        """Give a native monitor back; a DOWN that is on its way finds no row."""
+        self.process.demonitor(ref)
+
+    def can_reach(self, node: Atom) -> bool:
+        """True for the own node and connected ones."""
+        return node == self.node.name or self.node.is_connected(node)
+
+    def is_busy(self, node: Atom) -> bool:
+        """True while the connection holds more than it should."""
+        return node != self.node.name and self.node.is_busy(node)
+
+    def send(self, dest: Pid | Reference, message: Term) -> None:
+        """Answer a call; who asked and is not reachable any more is not dialled for it."""
+        if self.can_reach(dest.node):
+            self.process.send(dest, message)
+
+    def send_summary(self, subscriber: Pid, certificates: list[m.Certificate]) -> None:
+        """Send a batch; a reason that no external term can carry costs itself, not the others."""
+        try:
+            self.process.send(subscriber, m.dead_summary(self.node.name, certificates))
+        except EncodeError:
+            sound = [(target, reason if _encodable(reason) else TRUNCATED) for target, reason in certificates]
+            self.process.send(subscriber, m.dead_summary(self.node.name, sound))
+
+
+def _encodable(term: Term) -> bool:
+    try:
+        encode(term)
+    except EncodeError:
+        return False
+    return True

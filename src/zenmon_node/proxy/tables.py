@@ -1,0 +1,125 @@
+"""The Proxy's rows: who is subscribed to what, and the native monitor that guards each row. Pure.
+
+Two tables, so that a subscription costs two dictionary entries and no object of its own::
+
+    subscriptions   Target      -> Subscriber            (one subscriber, the usual case)
+                                -> {Subscriber: None}    (several)
+    subscribers     Subscriber  -> {Target: NativeRef}
+                    ^---key---^    ^------value------^
+
+All rows of one pid share one native monitor, however many subscribers there are. A name is bound to the process that
+has it *at subscribe time*, so each row of a name has a monitor of its own: when the name has moved in between, an old
+and a new subscriber watch different processes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from erlang_interop.terms import Pid
+
+if TYPE_CHECKING:
+    from erlang_interop.terms import Reference
+
+    from ..messages import Target
+
+
+class ProxyTables:
+    """Subscriptions of one Proxy. Rows are added, removed and consumed; nothing else happens here."""
+
+    __slots__ = ("_subscribers", "_subscriptions")
+
+    def __init__(self) -> None:
+        self._subscriptions: dict[Target, Pid | dict[Pid, None]] = {}
+        self._subscribers: dict[Pid, dict[Target, Reference]] = {}
+
+    def __len__(self) -> int:
+        """Targets with at least one subscriber."""
+        return len(self._subscriptions)
+
+    @property
+    def subscribers(self) -> int:
+        """Processes with at least one subscription."""
+        return len(self._subscribers)
+
+    def has_subscriber(self, subscriber: Pid) -> bool:
+        """True if ``subscriber`` has at least one row."""
+        return subscriber in self._subscribers
+
+    def is_subscribed(self, target: Target, subscriber: Pid) -> bool:
+        """True if the row exists."""
+        rows = self._subscribers.get(subscriber)
+        return rows is not None and target in rows
+
+    def shared_monitor(self, target: Target) -> Reference | None:
+        """The native monitor a further subscriber of ``target`` can share; never one of a name."""
+        if type(target) is not Pid:
+            return None
+        row = self._subscriptions.get(target)
+        if row is None:
+            return None
+        return self._subscribers[row if type(row) is Pid else next(iter(row))][target]
+
+    def add(self, target: Target, subscriber: Pid, ref: Reference) -> None:
+        """Add a row that does not exist yet; ``ref`` is the native monitor that will tell of the death."""
+        self._subscribers.setdefault(subscriber, {})[target] = ref
+        row = self._subscriptions.get(target)
+        if row is None:
+            self._subscriptions[target] = subscriber
+        elif type(row) is Pid:
+            self._subscriptions[target] = {row: None, subscriber: None}
+        else:
+            row[subscriber] = None
+
+    def remove(self, target: Target, subscriber: Pid) -> Reference | None:
+        """Remove a row if it exists.
+
+        Returns:
+            The native monitor if no other row needs it any more: it is to be released.
+        """
+        rows = self._subscribers.get(subscriber)
+        ref = rows.pop(target, None) if rows is not None else None
+        if ref is None:
+            return None
+        if not rows:
+            del self._subscribers[subscriber]
+        return self._unlist(target, subscriber, ref)
+
+    def consume(self, target: Target, ref: Reference) -> list[Pid]:
+        """The native monitor ``ref`` has fired: remove the rows it guards and say whose they were."""
+        row = self._subscriptions.get(target)
+        if row is None:
+            return []
+        told: list[Pid] = []
+        for subscriber in (row,) if type(row) is Pid else list(row):
+            rows = self._subscribers.get(subscriber)
+            if rows is None or rows.get(target) != ref:
+                continue
+            del rows[target]
+            if not rows:
+                del self._subscribers[subscriber]
+            self._unlist(target, subscriber, ref)
+            told.append(subscriber)
+        return told
+
+    def take_rows(self, subscriber: Pid) -> dict[Target, Reference]:
+        """Take all rows of a subscriber that is gone. Each must be given to :meth:`release` afterwards."""
+        return self._subscribers.pop(subscriber, {})
+
+    def release(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
+        """Finish the removal of one row from :meth:`take_rows`; the result is that of :meth:`remove`."""
+        return self._unlist(target, subscriber, ref)
+
+    def _unlist(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
+        row = self._subscriptions.get(target)
+        if row is None or (type(row) is Pid and row != subscriber):
+            return None  # consumed in the meantime
+        if type(row) is Pid:
+            del self._subscriptions[target]
+            return ref
+        assert isinstance(row, dict)
+        row.pop(subscriber, None)
+        if len(row) == 1:
+            self._subscriptions[target] = next(iter(row))
+        # A pid's monitor is shared by those who stay; a name's belongs to this row alone.
+        return None if type(target) is Pid else ref

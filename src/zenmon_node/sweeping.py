@@ -1,0 +1,70 @@
+"""The shell that Proxy, Connector and Dispatcher have in common: an inline server that sweeps when its core says so.
+
+A core is pure: it is given messages and the time, and says what to send and when it wants to run again. A shell carries
+that out. Long work is done in slices of at most ``pacing.SLICE`` steps; between two of them the loop runs all the rest.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from erlang_interop.runtime.inline import InlineServer
+
+if TYPE_CHECKING:
+    from erlang_interop.runtime.timers import Timer
+    from erlang_interop.terms import Term
+
+
+class _Tick(enum.Enum):
+    """What a server sends itself; no peer can forge it, for it is no term."""
+
+    TICK = enum.auto()
+
+
+class SweepingServer(InlineServer):
+    """Subclass this and override :meth:`receive` and :meth:`tick`; call :meth:`wake_at` after anything that adds work.
+
+    A tick is a message to the server itself, so an exception in it ends the process like one in any other handler.
+    """
+
+    _timer: Timer | None = None
+
+    def receive(self, message: Term) -> None:
+        """One message from somebody else."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """It is time: sweep, do the next slice, and say when to be woken again."""
+        raise NotImplementedError
+
+    @staticmethod
+    def now() -> float:
+        """Seconds, monotonic."""
+        return trio.current_time()
+
+    def wake_at(self, due: float | None) -> None:
+        """Call :meth:`tick` at ``due`` (seconds as :meth:`now`), or earlier if that is arranged already; None: no."""
+        if due is None or not self.process.alive:
+            return
+        if self._timer is not None:
+            if self._timer.deadline <= due:
+                return
+            self._timer.cancel()
+        self._timer = self.process.send_after(due - self.now(), self.process.pid, _Tick.TICK)
+
+    def handle_message(self, message: Term) -> None:
+        """Tell ticks from messages."""
+        if message is _Tick.TICK:
+            self._timer = None
+            self.tick()
+        else:
+            self.receive(message)
+
+    def terminated(self, reason: Term) -> None:
+        """Let no tick outlive the process."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

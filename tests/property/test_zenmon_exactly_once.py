@@ -1,0 +1,365 @@
+"""Every monitor fires exactly once, or was taken back, or its owner died; and at the end every table is empty.
+
+A Local and two Proxies, the very cores that run in a node, are joined by wires that keep order and nothing else.
+Hypothesis decides what happens and in which order it arrives: monitors, demonitors, deaths, lost connections, Proxies
+that crash, subscribers that die, and any delay between cause and effect.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from erlang_interop.terms import Atom, Pid, Reference, Term
+from tests.unit.zenmon.ports import HERE, pid
+from zenmon_node import messages as m
+from zenmon_node.config import Settings
+from zenmon_node.local.api import LocalCore
+from zenmon_node.proxy.core import ProxyCore
+
+if TYPE_CHECKING:
+    from zenmon_node.local.connector import ConnectorCore
+
+REMOTES = (Atom("one@host"), Atom("two@host"))
+NAMES = (Atom("alpha"), Atom("beta"))
+SUBSCRIBERS = [pid(number) for number in (1, 2, 3)]
+#: Small, so that slices, chunks and demand run out all the time.
+TIGHT = Settings(connector_chunk_size=3, batcher_chunk_size=3, demand_amount=4)
+
+
+class Remote:
+    """A node with processes, a Proxy, and a wire in each direction. Its native monitors are those of a BEAM."""
+
+    def __init__(self, world: World, name: Atom) -> None:
+        self.world, self.name = world, name
+        self.connector = pid(1000 + len(world.remotes))
+        self.connected = False
+        self.alive: set[Pid] = set()
+        self.names: dict[Atom, Pid] = {}
+        self.made = 0
+        self.to_here: deque[Term] = deque()
+        self.to_there: deque[Term] = deque()
+        self.watch: Reference | None = None  # our Connector's monitor on the Proxy
+        self.start_proxy()
+
+    def start_proxy(self) -> None:
+        self.monitors: dict[Reference, tuple[Pid | None, m.Target]] = {}
+        self.inbox: deque[Term] = deque()
+        self.proxy: ProxyCore | None = ProxyCore(self.name, self, TIGHT)
+
+    # -- ProxyPort
+
+    def monitor(self, target: m.Target) -> Reference:
+        ref = self.world.make_ref()
+        if target == self.connector:
+            watched: Pid | None = self.connector
+        elif isinstance(target, tuple):
+            watched = self.names.get(target[0])
+        else:
+            assert isinstance(target, Pid)
+            watched = target if target in self.alive else None
+        if watched is None:
+            self.inbox.append((m.DOWN, ref, m.PROCESS, target, m.NOPROC))
+        else:
+            self.monitors[ref] = (watched, target)
+        return ref
+
+    def demonitor(self, ref: Reference) -> None:
+        self.monitors.pop(ref, None)
+
+    def can_reach(self, node: Atom) -> bool:
+        return node == self.name or (node == HERE and self.connected)
+
+    def is_busy(self, node: Atom) -> bool:
+        return False
+
+    def send(self, dest: Pid | Reference, message: Term) -> None:
+        if self.connected:
+            self.to_here.append(message)
+
+    def send_summary(self, subscriber: Pid, certificates: list[m.Certificate]) -> None:
+        if self.connected and subscriber == self.connector:
+            self.to_here.append(m.dead_summary(self.name, certificates))
+
+    # -- ConnectorPort, for our Connector of this node
+
+    def is_connected(self) -> bool:
+        return self.connected
+
+    def ping(self) -> Reference:
+        self.watch = self.world.make_ref()
+        if self.proxy is None:
+            self.to_here.append((m.DOWN, self.watch, m.PROCESS, (m.PROXY, self.name), m.NOPROC))
+        else:
+            self.to_there.append(m.ping_call(self.connector, self.watch))
+        return self.watch
+
+    def release_proxy(self, ref: Reference) -> None:
+        if ref == self.watch:
+            self.watch = None
+
+    def cast(self, instructions: list[m.Instruction]) -> None:
+        self.to_there.append(m.process_cast(self.connector, instructions))
+
+    # -- what happens
+
+    def fire(self, watched: Pid, reason: Term) -> None:
+        for ref, (process, target) in list(self.monitors.items()):
+            if process == watched:
+                del self.monitors[ref]
+                self.inbox.append((m.DOWN, ref, m.PROCESS, target, reason))
+
+    def dies(self, process: Pid, reason: Term) -> None:
+        self.alive.discard(process)
+        self.names = {name: holder for name, holder in self.names.items() if holder != process}
+        self.fire(process, reason)
+
+    def crash(self) -> None:
+        if self.proxy is not None:
+            self.proxy = None
+            self.monitors.clear()
+            self.inbox.clear()
+            if self.connected and self.watch is not None:
+                self.to_here.append((m.DOWN, self.watch, m.PROCESS, (m.PROXY, self.name), Atom("crash")))
+
+    def disconnect(self) -> None:
+        if self.connected:
+            self.connected = False
+            self.to_here.clear()
+            self.to_there.clear()
+            self.watch = None
+            self.fire(self.connector, m.NOCONNECTION)
+            connector = self.world.local.connectors.get(self.name)
+            if connector is not None:
+                connector.node_down()
+
+    def connect(self) -> None:
+        if not self.connected:
+            self.connected = True
+            connector = self.world.local.connectors.get(self.name)
+            if connector is not None:
+                connector.node_up()
+
+    # -- steps
+
+    def step_there(self) -> bool:
+        if self.proxy is None:
+            self.to_there.clear()
+            return False
+        if self.inbox:
+            self.proxy.handle(self.inbox.popleft())
+        elif self.to_there:
+            self.proxy.handle(self.to_there.popleft())
+        else:
+            return False
+        return True
+
+    def step_here(self) -> bool:
+        if not self.to_here:
+            return False
+        message = self.to_here.popleft()
+        self.world.local.connector(self.name).message(message, self.world.now)
+        return True
+
+
+class World(RuleBasedStateMachine):
+    """The local node, the remotes, and the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refs = 0
+        self.now = 1000.0
+        self.local = LocalCore(HERE, TIGHT)
+        self.local.port = self
+        self.remotes: dict[Atom, Remote] = {}
+        self.living = set(SUBSCRIBERS)
+        self.expected: dict[Reference, tuple[Pid, m.Target]] = {}
+        self.silenced: set[Reference] = set()
+        #: Monitors on pids that did not exist yet: noproc is the truth, even if the process starts afterwards.
+        self.too_early: set[Reference] = set()
+        self.delivered: dict[Reference, Term] = {}
+
+    @initialize()
+    def start(self) -> None:
+        for name in REMOTES:
+            remote = self.remotes[name] = Remote(self, name)
+            remote.connect()
+            for _ in range(3):
+                self.spawn(name, None)
+
+    # -- LocalPort
+
+    def make_ref(self) -> Reference:
+        self.refs += 1
+        return Reference(HERE, 1, self.refs.to_bytes(12, "big"))
+
+    def watch(self, subscriber: Pid) -> None:
+        pass
+
+    def start_connector(self, core: ConnectorCore) -> None:
+        core.port = _Port(self.remotes[core.remote])
+
+    def update_connector(self, core: ConnectorCore) -> None:
+        pass
+
+    # -- what may happen
+
+    def spawn(self, node: Atom, name: Atom | None) -> None:
+        remote = self.remotes[node]
+        remote.made += 1
+        process = pid(remote.made, node)
+        remote.alive.add(process)
+        if name is not None:
+            remote.names[name] = process
+
+    @rule(node=st.sampled_from(REMOTES), name=st.sampled_from([None, *NAMES]))
+    def a_process_starts(self, node: Atom, name: Atom | None) -> None:
+        self.spawn(node, name)
+
+    @rule(node=st.sampled_from(REMOTES), number=st.integers(1, 8), subscriber=st.sampled_from(SUBSCRIBERS))
+    def monitor_a_pid(self, node: Atom, number: int, subscriber: Pid) -> None:
+        self.monitor(pid(number, node), subscriber)
+
+    @rule(node=st.sampled_from(REMOTES), name=st.sampled_from(NAMES), subscriber=st.sampled_from(SUBSCRIBERS))
+    def monitor_a_name(self, node: Atom, name: Atom, subscriber: Pid) -> None:
+        self.monitor((name, node), subscriber)
+
+    def monitor(self, target: m.Target, subscriber: Pid) -> None:
+        if subscriber in self.living:
+            ref = self.local.monitor(target, subscriber)
+            self.expected[ref] = (subscriber, target)
+            if isinstance(target, Pid) and target.id > self.remotes[target.node].made:
+                self.too_early.add(ref)
+
+    @rule(data=st.data())
+    def demonitor(self, data: st.DataObject) -> None:
+        if self.expected:
+            ref = data.draw(st.sampled_from(list(self.expected)))
+            if self.local.demonitor(ref):
+                assert ref not in self.delivered
+                self.silenced.add(ref)
+
+    @rule(node=st.sampled_from(REMOTES), number=st.integers(1, 8))
+    def a_process_dies(self, node: Atom, number: int) -> None:
+        process = pid(number, node)
+        if process in self.remotes[node].alive:
+            self.remotes[node].dies(process, Atom(f"reason_{number}"))
+
+    @rule(subscriber=st.sampled_from(SUBSCRIBERS[1:]))
+    def a_subscriber_dies(self, subscriber: Pid) -> None:
+        self.living.discard(subscriber)
+        self.local.subscriber_down(subscriber)
+
+    @rule(node=st.sampled_from(REMOTES))
+    def a_connection_is_lost(self, node: Atom) -> None:
+        self.remotes[node].disconnect()
+
+    @rule(node=st.sampled_from(REMOTES))
+    def a_connection_comes(self, node: Atom) -> None:
+        self.remotes[node].connect()
+
+    @rule(node=st.sampled_from(REMOTES))
+    def a_proxy_crashes(self, node: Atom) -> None:
+        self.remotes[node].crash()
+
+    @rule(node=st.sampled_from(REMOTES))
+    def a_proxy_starts(self, node: Atom) -> None:
+        if self.remotes[node].proxy is None:
+            self.remotes[node].start_proxy()
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.1, 2.0, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(node=st.sampled_from(REMOTES), there=st.booleans(), count=st.integers(1, 4))
+    def messages_arrive(self, node: Atom, there: bool, count: int) -> None:
+        remote = self.remotes[node]
+        for _ in range(count):
+            if not (remote.step_there() if there else remote.step_here()):
+                break
+
+    @rule(slices=st.integers(1, 3))
+    def the_local_runs(self, slices: int) -> None:
+        self.run_local(slices)
+
+    @rule(node=st.sampled_from(REMOTES))
+    def a_proxy_runs(self, node: Atom) -> None:
+        self.run_proxy(self.remotes[node])
+
+    def run_local(self, slices: int) -> None:
+        for connector in self.local.connectors.values():
+            connector.work(slices)
+            connector.sweep(self.now)
+        self.local.work(slices)
+        for subscriber, message in self.local.dispatcher.deliver(self.now, slices):
+            self.deliver(subscriber, message)
+
+    def run_proxy(self, remote: Remote) -> None:
+        if remote.proxy is not None:
+            remote.proxy.work(2)
+            remote.proxy.sweep(self.now)
+
+    def deliver(self, subscriber: Pid, message: Any) -> None:
+        tag, ref, kind, object_, (zen_monitor, reason) = message
+        assert (tag, kind, zen_monitor) == (m.DOWN, m.PROCESS, m.ZEN_MONITOR)
+        assert ref not in self.delivered, "fired twice"
+        assert ref not in self.silenced, "fired after it was taken back"
+        assert self.expected[ref] == (subscriber, object_)
+        assert subscriber in self.living
+        if isinstance(object_, Pid):
+            if reason == m.NOPROC:
+                assert object_ not in self.remotes[object_.node].alive or ref in self.too_early
+            elif reason != m.NODEDOWN:
+                assert reason == Atom(f"reason_{object_.id}")
+        self.delivered[ref] = reason
+
+    def teardown(self) -> None:
+        """Kill everything and let everything arrive: whoever still waits for a DOWN waits in vain."""
+        if not self.remotes:
+            return
+        for remote in self.remotes.values():
+            remote.connect()
+            if remote.proxy is None:
+                remote.start_proxy()
+            for process in list(remote.alive):
+                remote.dies(process, Atom(f"reason_{process.id}"))
+        for _ in range(400):
+            self.now += 1.0
+            for remote in self.remotes.values():
+                while remote.step_there() or remote.step_here():
+                    pass
+                self.run_proxy(remote)
+            self.run_local(1000)
+        owed = {
+            ref
+            for ref, (subscriber, _) in self.expected.items()
+            if subscriber in self.living and ref not in self.silenced
+        }
+        assert owed == set(self.delivered) & owed, "a monitor has not fired"
+        assert (len(self.local.tables), self.local.tables.subscribers) == (0, 0)
+        assert all(len(connector) == 0 for connector in self.local.connectors.values())
+        for remote in self.remotes.values():
+            assert remote.proxy is not None
+            assert (len(remote.proxy.tables), remote.proxy.waiting_certificates) == (0, 0)
+            assert all(watched == remote.connector for watched, _ in remote.monitors.values())
+
+
+class _Port:
+    """A Connector's port: the remote, plus the one question whose answer differs by direction."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.is_connected = remote.is_connected
+        self.ping = remote.ping
+        self.release_proxy = remote.release_proxy
+        self.cast = remote.cast
+
+    def is_busy(self) -> bool:
+        return False
+
+
+TestExactlyOnce = World.TestCase
+TestExactlyOnce.settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)

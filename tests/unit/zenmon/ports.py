@@ -1,0 +1,120 @@
+"""What the pure cores run in during their tests: ports that write down what they were asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from erlang_interop.terms import Atom, Pid, Reference
+
+if TYPE_CHECKING:
+    from erlang_interop.terms import Term
+    from zenmon_node.local.connector import ConnectorCore
+    from zenmon_node.messages import Certificate, Instruction, Target
+
+HERE = Atom("py@host")
+THERE = Atom("beam@host")
+
+
+def pid(number: int, node: Atom = HERE) -> Pid:
+    return Pid(node, number, 0, 1)
+
+
+def ref(number: int, node: Atom = HERE) -> Reference:
+    return Reference(node, 1, number.to_bytes(12, "big"))
+
+
+@dataclass
+class Refs:
+    made: int = 0
+
+    def make_ref(self) -> Reference:
+        self.made += 1
+        return ref(self.made)
+
+
+@dataclass
+class FakeProxyPort(Refs):
+    """Monitors by reference; unreachable and busy nodes are listed."""
+
+    monitors: dict[Reference, Target] = field(default_factory=dict)
+    unreachable: set[Atom] = field(default_factory=set)
+    busy: set[Atom] = field(default_factory=set)
+    sent: list[tuple[Pid | Reference, Any]] = field(default_factory=list)
+    summaries: list[tuple[Pid, list[Certificate]]] = field(default_factory=list)
+
+    def monitor(self, target: Target) -> Reference:
+        ref = self.make_ref()
+        self.monitors[ref] = target
+        return ref
+
+    def demonitor(self, ref: Reference) -> None:
+        self.monitors.pop(ref, None)
+
+    def can_reach(self, node: Atom) -> bool:
+        return node not in self.unreachable
+
+    def is_busy(self, node: Atom) -> bool:
+        return node in self.busy
+
+    def send(self, dest: Pid | Reference, message: Term) -> None:
+        self.sent.append((dest, message))
+
+    def send_summary(self, subscriber: Pid, certificates: list[Certificate]) -> None:
+        self.summaries.append((subscriber, certificates))
+
+    def monitors_of(self, target: Target) -> list[Reference]:
+        return [ref for ref, watched in self.monitors.items() if watched == target]
+
+    def down(self, target: Target, reason: Term, own_node: Atom = HERE) -> list[Term]:
+        """The DOWN messages of all monitors on ``target``; they are gone then."""
+        object_ = (target, own_node) if type(target) is Atom else target
+        fired = self.monitors_of(target)
+        for ref in fired:
+            del self.monitors[ref]
+        return [(Atom("DOWN"), ref, Atom("process"), object_, reason) for ref in fired]
+
+
+@dataclass
+class FakeConnectorPort(Refs):
+    """One remote; its Proxy answers when the test says so."""
+
+    connected: bool = True
+    busy: bool = False
+    pings: list[Reference] = field(default_factory=list)
+    released: list[Reference] = field(default_factory=list)
+    casts: list[list[Instruction]] = field(default_factory=list)
+
+    def is_connected(self) -> bool:
+        return self.connected
+
+    def is_busy(self) -> bool:
+        return self.busy
+
+    def ping(self) -> Reference:
+        self.pings.append(ref(900_000 + len(self.pings)))
+        return self.pings[-1]
+
+    def release_proxy(self, ref: Reference) -> None:
+        self.released.append(ref)
+
+    def cast(self, instructions: list[Instruction]) -> None:
+        self.casts.append(instructions)
+
+
+@dataclass
+class FakeLocalPort(Refs):
+    """Every Connector gets a port of its own."""
+
+    watched: list[Pid] = field(default_factory=list)
+    ports: dict[Atom, FakeConnectorPort] = field(default_factory=dict)
+    updates: list[Atom] = field(default_factory=list)
+
+    def watch(self, subscriber: Pid) -> None:
+        self.watched.append(subscriber)
+
+    def start_connector(self, core: ConnectorCore) -> None:
+        core.port = self.ports[core.remote] = FakeConnectorPort()
+
+    def update_connector(self, core: ConnectorCore) -> None:
+        self.updates.append(core.remote)
