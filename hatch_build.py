@@ -49,8 +49,11 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
     """Adds the compiled extensions to a wheel."""
 
     def dependencies(self) -> list[str]:
-        """What the build environment needs on top of hatchling: nothing for a pure wheel."""
-        return REQUIREMENTS if self._reason_not_to_compile() is None else []
+        """What the build environment needs on top of hatchling: nothing unless something will be compiled."""
+        if not self._modules() or self._reason_not_to_compile() is not None:
+            return []
+        cache = self._cache()
+        return [] if cache is not None and cache.is_dir() else REQUIREMENTS
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put the extensions into the wheel with its platform's tag; or warn once and build a pure one.
