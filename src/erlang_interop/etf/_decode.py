@@ -250,8 +250,7 @@ def _fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], d
     k: i64
     if depth < 0:
         raise _GiveUp
-    while count > 0:
-        count -= 1
+    for _ in range(count):
         tag: i64 = data[pos]
         if tag == ATOM_CACHE_REF:
             out.append(atoms[data[pos + 1]])
@@ -264,11 +263,19 @@ def _fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], d
             if data[pos + 1] == ATOM_CACHE_REF:
                 node = atoms[data[pos + 2]]
                 pos += 3
+            elif data[pos + 1] == SMALL_ATOM_UTF8_EXT:
+                k = data[pos + 2]
+                pos += 3
+                raw = data[pos : pos + k]
+                node = _atoms.get(raw, _UNKNOWN)
+                if node is _UNKNOWN:
+                    node = _new_atom(raw, "utf-8")
+                pos += k
             else:
                 items = []
                 pos = _fast(data, pos + 1, 1, atoms, items, depth - 1)
                 node = items[0]
-            if not isinstance(node, Atom):
+            if type(node) is not Atom:
                 node = _as_atom(node)
             if MYPY:
                 out.append(Pid(node, _u32(data, pos), _u32(data, pos + 4), _u32(data, pos + 8)))
@@ -283,7 +290,9 @@ def _fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], d
             pos += 2
             raw = data[pos : pos + k]
             node = _atoms.get(raw, _UNKNOWN)
-            out.append(node if node is not _UNKNOWN else _new_atom(raw, "utf-8"))
+            if node is _UNKNOWN:
+                node = _new_atom(raw, "utf-8")
+            out.append(node)
             pos += k
         elif tag == BINARY_EXT:
             k = _u32(data, pos + 1) if MYPY else _read_u32(data, pos + 1)[0]
@@ -315,13 +324,21 @@ def _fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], d
             if data[pos + 3] == ATOM_CACHE_REF:
                 node = atoms[data[pos + 4]]
                 pos += 5
+            elif data[pos + 3] == SMALL_ATOM_UTF8_EXT:
+                size: i64 = data[pos + 4]
+                pos += 5
+                raw = data[pos : pos + size]
+                node = _atoms.get(raw, _UNKNOWN)
+                if node is _UNKNOWN:
+                    node = _new_atom(raw, "utf-8")
+                pos += size
             else:
                 items = []
                 pos = _fast(data, pos + 3, 1, atoms, items, depth - 1)
                 node = items[0]
             if k == 0 or k > 20:
                 raise DecodeError("a reference has one to five words")
-            if not isinstance(node, Atom):
+            if type(node) is not Atom:
                 node = _as_atom(node)
             if MYPY:
                 out.append(Reference(node, _u32(data, pos), data[pos + 4 : pos + 4 + k]))
