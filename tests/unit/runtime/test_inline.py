@@ -51,9 +51,7 @@ async def test_a_handler_is_never_entered_again_while_it_runs(node: Node) -> Non
     assert log == ["in 1", "out 1", "in 2", "out 2", "other 1", "in 3", "out 3", "other 2"]
 
 
-@pytest.mark.parametrize(
-    ("message", "reason"), [("stop", Atom("told")), ("crash", (Atom("ValueError"), "no"))]
-)
+@pytest.mark.parametrize(("message", "reason"), [("stop", Atom("told")), ("crash", (Atom("ValueError"), "no"))])
 async def test_an_exception_is_an_exit_reason(node: Node, message: str, reason: Term) -> None:
     server = Recorder()
     async with node.open_process() as me:
