@@ -28,6 +28,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 REQUIREMENTS = ["mypy==2.4.1", "setuptools>=68"]
 """What compiling needs; the same mypy that checks the types (the ``test`` extra)."""
 
+RUNTIME_REQUIREMENTS = ["librt>=0.16"]
+"""What compiled modules import: mypyc's runtime library, small and in C. Not older than what mypy itself asks for."""
+
 EXTENSION = "erlang_interop__mypyc"
 """The shared extension, beside the packages; the modules' own extensions are a few lines that load it."""
 
@@ -75,6 +78,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             else:
                 build_data["pure_python"] = False
                 build_data["infer_tag"] = True
+                build_data["dependencies"] += RUNTIME_REQUIREMENTS
                 build_data["force_include"] |= {str(path): str(path.relative_to(folder)) for path in extensions}
                 self._keep(folder, extensions)
                 return
