@@ -83,8 +83,10 @@ class EpmdServer:
                             return
         except RemoteProtocolError as error:
             log.warning("EPMD: closing %s: %s", stream.address, error)
-        except (OSError, trio.TooSlowError) as error:
-            log.info("EPMD: %s went away: %s", stream.address, error or "idle")
+        except OSError as error:
+            log.info("EPMD: %s went away: %s", stream.address, error)
+        except trio.TooSlowError:
+            log.info("EPMD: %s asked nothing for %.0f s", stream.address, _IDLE)
         finally:
             if registered is not None:
                 self._nodes.pop(registered.name, None)

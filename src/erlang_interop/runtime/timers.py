@@ -21,9 +21,9 @@ class Timer:
 
     __slots__ = ("_callback", "deadline")
 
-    def __init__(self, deadline: float, callback: Callable[[], None]) -> None:
+    def __init__(self, deadline: float, callback: Callable[[], object]) -> None:
         self.deadline = deadline
-        self._callback: Callable[[], None] | None = callback
+        self._callback: Callable[[], object] | None = callback
 
     def cancel(self) -> bool:
         """True if the timer had not fired; it never will now."""
@@ -46,7 +46,7 @@ class Timers:
         self._sequence = 0
         self._scope: trio.CancelScope | None = None
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback()`` on the loop in ``delay`` seconds (at the next pass if that is not positive)."""
         timer = Timer(trio.current_time() + max(delay, 0.0), callback)
         self._sequence += 1  # equal deadlines fire in the order they were set

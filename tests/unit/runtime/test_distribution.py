@@ -196,7 +196,7 @@ async def test_a_listener_that_says_nothing_is_given_up(epmd: EpmdAddress) -> No
 async def test_a_node_whose_port_is_closed_is_unreachable(epmd: EpmdAddress) -> None:
     async with two_nodes(epmd) as (a, _):
         registration = await register(epmd, "gone", free_port(), visible=True)
-        with pytest.raises(NodeUnreachable, match="no connection to 127.0.0.1"):
+        with pytest.raises(NodeUnreachable, match=r"no connection to 127\.0\.0\.1"):
             await a.connect("gone@127.0.0.1")
         registration.stream.close()
 

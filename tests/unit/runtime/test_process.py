@@ -152,10 +152,13 @@ async def test_linking_a_process_that_is_gone_gives_noproc(node: Node) -> None:
 
 
 async def test_an_exit_signal_from_elsewhere_leaves_the_block_as_exit(node: Node) -> None:
-    with pytest.raises(Exit) as caught:
+    async def ended() -> None:
         async with node.open_process() as me:
             node.exit(me.pid, Atom("enough"))
             await me.receive()
+
+    with pytest.raises(Exit) as caught:
+        await ended()
     assert caught.value.reason == Atom("enough")
 
 
@@ -169,11 +172,17 @@ async def test_an_exit_of_its_own_ends_the_process_and_nothing_else(node: Node) 
 
 async def test_an_error_in_the_block_ends_the_process_and_comes_out(node: Node) -> None:
     async with node.open_process() as watcher:
-        with pytest.raises(KeyError):
+        refs = []
+
+        async def failing() -> None:
             async with node.open_process() as me:
-                ref = watcher.monitor(me.pid)
+                refs.append((watcher.monitor(me.pid), me.pid))
                 raise KeyError("k")
-        assert await watcher.receive(timeout=5) == (DOWN, ref, PROCESS, me.pid, (Atom("KeyError"), "'k'"))
+
+        with pytest.raises(KeyError):
+            await failing()
+        ((ref, pid),) = refs
+        assert await watcher.receive(timeout=5) == (DOWN, ref, PROCESS, pid, (Atom("KeyError"), "'k'"))
 
 
 async def test_names_are_given_once_and_come_free_at_the_end(node: Node) -> None:
