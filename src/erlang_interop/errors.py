@@ -3,14 +3,14 @@
 .. code-block:: text
 
     ErlangInteropError
-    ├── EncodeError (ValueError) · DecodeError (ValueError)          etf
+    ├── EncodeError (ValueError) · DecodeError (ValueError) ► TermSyntaxError      etf
     ├── ProtocolError                                                 never raised itself
     │   ├── LocalProtocolError                                        we were about to break the protocol: a bug here
     │   └── RemoteProtocolError                                       the peer did; its connection is closed
     │       └── HandshakeError ► CookieMismatch · NotAllowed · MissingFlags · Superseded
     ├── ConnectError ► NodeUnreachable · NoSuchNode · HostNotFound · ConnectTimeout · ConnectRefused
     ├── EpmdError ► EpmdUnavailable · NameTaken
-    ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName
+    ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · CookieMissing · SupervisorError
     └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc
     Exit                                                              outside the tree: control flow, as in Erlang
 
@@ -32,6 +32,7 @@ __all__ = [
     "ConnectRefused",
     "ConnectTimeout",
     "CookieMismatch",
+    "CookieMissing",
     "DecodeError",
     "EncodeError",
     "EpmdError",
@@ -53,6 +54,8 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "Superseded",
+    "SupervisorError",
+    "TermSyntaxError",
 ]
 
 
@@ -83,6 +86,14 @@ class DecodeError(ErlangInteropError, ValueError):
     def __str__(self) -> str:
         """``message at offset N``."""
         return self.message if self.offset < 0 else f"{self.message} at offset {self.offset}"
+
+
+class TermSyntaxError(DecodeError):
+    """Text that is no Erlang term. ``offset`` is the index of the character at fault; the message counts from 1."""
+
+    def __str__(self) -> str:
+        """``message, column N``."""
+        return f"{self.message}, column {self.offset + 1}"
 
 
 # --------------------------------------------------------------------------------------------------------------- wire
@@ -244,6 +255,14 @@ class NameAlreadyRegistered(ErlangInteropError):
 
 class BadName(ErlangInteropError, ValueError):
     """A node or process name is not one Erlang allows."""
+
+
+class CookieMissing(ErlangInteropError):
+    """No cookie was given, and none was found where cookies are kept."""
+
+
+class SupervisorError(ErlangInteropError):
+    """A supervisor's child cannot be started, restarted, terminated or deleted: the message says which and why."""
 
 
 # -------------------------------------------------------------------------------------------------------------- calls
