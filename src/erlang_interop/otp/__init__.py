@@ -1,1 +1,1 @@
-"""Behaviours of OTP on the node: gen_server, supervisor and the services every node answers."""
+"""OTP behaviours on the runtime: calls and servers, supervisors, net_kernel, and the node that has them all."""

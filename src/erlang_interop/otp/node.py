@@ -1,0 +1,196 @@
+"""The node that users open: the runtime's, with calls, casts, pings and rpc."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from ..errors import BadRpc, CallError, CookieMissing
+from ..runtime.distribution import split_name
+from ..runtime.node import Node as RuntimeNode
+from ..runtime.signals import atom_of
+from ..terms import Atom
+from . import gen
+from .gen import DEFAULT_TIMEOUT
+from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+
+    from ..runtime.epmd import EpmdAddress
+    from ..runtime.peer import Sending
+    from ..runtime.process import Destination, MonitorTarget
+    from ..terms import Term
+
+_CALL: Final = Atom("call")
+_REX: Final = Atom("rex")
+_USER: Final = Atom("user")
+
+
+class Node(RuntimeNode):
+    """An Erlang node. Use :func:`open_node`."""
+
+    async def call(self, dest: MonitorTarget, request: Term, timeout: float | None = DEFAULT_TIMEOUT) -> Term:
+        """``gen_server:call/3``: ask ``dest`` and wait for its answer. Any number of tasks may call at once.
+
+        Args:
+            dest: A pid, a name of this node, or ``(name, node)``. A node that is not connected is dialled.
+            request: Any term.
+            timeout: Seconds to wait; None waits for ever.
+
+        Raises:
+            NoProcess: nobody has that pid or name.
+            CallTimeout: no answer in time; one that comes later is dropped.
+            NodeDownError: the connection was lost, or could not be made.
+            CalleeExited: the callee ended before it answered; ``reason`` is its exit reason.
+            EncodeError: the request has a part that no external term can carry.
+        """
+        return await gen.call(self, dest, request, timeout)
+
+    def cast(self, dest: Destination, message: Term) -> Sending:
+        """``gen_server:cast/2``: tell ``dest``; nothing is known of what becomes of it."""
+        return gen.cast(self, dest, message)
+
+    async def ping(self, name: Atom | str, timeout: float | None = None) -> bool:
+        """``net_adm:ping/1``: whether ``name`` can be connected to, and answers.
+
+        Args:
+            name: A node.
+            timeout: Seconds to wait for the answer. None, as in Erlang: until the connection is lost, which ticks
+                notice after ``net_ticktime`` at the latest.
+
+        Returns:
+            True for ``pong``. After ``pang`` there is no connection to it, as in Erlang.
+
+        Raises:
+            BadName: it is no node name.
+        """
+        node = atom_of(name)
+        split_name(node.name)
+        try:
+            if await gen.call(self, (NET_KERNEL, node), (IS_AUTH, self.name), timeout) == YES:
+                return True
+        except CallError:
+            pass  # pang is the whole answer; `connect` is there for those who want to know why
+        await self.disconnect(node)
+        return False
+
+    async def rpc(
+        self,
+        node: Atom | str,
+        module: Atom | str,
+        function: Atom | str,
+        args: Sequence[Term],
+        timeout: float | None = DEFAULT_TIMEOUT,
+    ) -> Term:
+        """``rpc:call/5``: what ``module:function(*args)`` gives on another node.
+
+        It asks the node's ``rex`` server, which every OTP release answers (libei and JInterface ask it too). ``erpc``,
+        which OTP's own ``rpc:call`` has used since OTP 23, comes with SPAWN_REQUEST in a later release of this package.
+        As from ``rpc:call``, a value that was thrown comes back as if it had been returned.
+
+        Args:
+            node: A node; one that is not connected is dialled.
+            module: Module name.
+            function: Name of an exported function.
+            args: Its arguments; their number is the arity.
+            timeout: Seconds to wait; None waits for ever. The function goes on, its result is dropped.
+
+        Raises:
+            BadRpc: ``{badrpc, Reason}``: the function failed, or does not exist; ``reason`` is Reason.
+            CallError: as for :meth:`call`.
+        """
+        module, function, arguments = atom_of(module), atom_of(function), list(args)
+        answer = await gen.call(self, (_REX, atom_of(node)), (_CALL, module, function, arguments, _USER), timeout)
+        match answer:
+            case (Atom("badrpc"), reason):
+                called = f"{module}:{function}/{len(arguments)}"
+                raise BadRpc(reason, f"{called} failed on {node}: {gen.shown_term(reason)}")
+        return answer
+
+
+@asynccontextmanager
+async def open_node(
+    name: str,
+    *,
+    cookie: str | None = None,
+    visible: Literal[False, "passive"] = False,
+    net_ticktime: float = 60.0,
+    epmd: EpmdAddress | None = None,
+    embedded_epmd: bool = False,
+    listen_port: int = 0,
+    listen_host: str | None = None,
+    allow: Collection[str] | None = None,
+    connect_timeout: float = 7.0,
+) -> AsyncIterator[Node]:
+    """A node that listens, is registered with EPMD and can connect, for as long as the block runs.
+
+    Args:
+        name: Its full name, ``name@host``.
+        cookie: The cluster's secret; None takes it from ``ZENMON_COOKIE`` or ``~/.erlang.cookie``.
+        visible: False: a hidden node, which a BEAM shows under ``nodes(hidden)``. ``"passive"``: a visible one, which
+            every BEAM shows under ``nodes()`` and which takes no part in ``global`` (``global:sync/0`` on a BEAM
+            waits while it is connected; nothing else does).
+        net_ticktime: Seconds of silence after which a connection counts as lost; as set on the BEAMs.
+        epmd: Where this machine's EPMD is; None: port 4369 or ``ERL_EPMD_PORT`` of the loopback address.
+        embedded_epmd: Where no EPMD answers, serve as one.
+        listen_port: The port to listen on; 0 takes a free one.
+        listen_host: The address to listen on; None takes the host of ``name``.
+        allow: Names of the nodes that may connect to this one; None lets in all that have the cookie.
+        connect_timeout: Seconds that connecting may take, the handshake included.
+
+    Raises:
+        BadName: ``name`` is no node name.
+        CookieMissing: no cookie was given, and none was found.
+        EpmdUnavailable: no EPMD answers, and ``embedded_epmd`` was not asked for.
+        NameTaken: EPMD has a living node of that name.
+        HostNotFound: the address to listen on cannot be found.
+        AddressInUse: ``listen_port`` is taken.
+        ValueError: ``visible`` is none of these.
+    """
+    if visible not in (False, "passive"):
+        raise ValueError(
+            f"visible={visible!r} is not there (yet): False makes a hidden node, 'passive' a visible one that takes no "
+            f"part in `global`"
+        )
+    node = Node(
+        name,
+        find_cookie() if cookie is None else cookie,
+        visible=visible == "passive",
+        net_ticktime=net_ticktime,
+        epmd_address=epmd,
+        embedded_epmd=embedded_epmd,
+        listen_host=listen_host,
+        listen_port=listen_port,
+        allow=allow,
+        connect_timeout=connect_timeout,
+    )
+    async with node.running():
+        # Before the first checkpoint, so no peer can be connected yet.
+        node.start_inline(NetKernel(), name=NET_KERNEL)
+        yield node
+
+
+def find_cookie() -> str:
+    """The cookie of this machine's user: ``ZENMON_COOKIE``, else the first line of ``~/.erlang.cookie``.
+
+    Raises:
+        CookieMissing: neither is there, or the file cannot be read.
+    """
+    cookie = os.environ.get("ZENMON_COOKIE")
+    if cookie:
+        return cookie
+    path = Path.home() / ".erlang.cookie"
+    advice = f"pass cookie=, set ZENMON_COOKIE, or put the cluster's cookie into {path}"
+    try:
+        text = path.read_text(encoding="latin-1")
+    except FileNotFoundError:
+        raise CookieMissing(f"no cookie: ZENMON_COOKIE is not set and {path} does not exist; {advice}") from None
+    except OSError as error:
+        raise CookieMissing(f"the cookie file {path} cannot be read ({error.strerror}); {advice}") from error
+    cookie = text.partition("\n")[0].strip()
+    if not cookie:
+        raise CookieMissing(f"the cookie file {path} is empty; {advice}")
+    return cookie
