@@ -130,9 +130,7 @@ def verify(release: int, root: Path) -> str:
     ask = 'io:format("~s ~s~n", [erlang:system_info(otp_release), erlang:system_info(version)]), halt().'
     answer = run([str(erl), "-noinput", "-eval", ask], what=str(erl), limit=COMMAND_LIMIT_S).split()
     if len(answer) != 2 or answer[0] != str(release):
-        raise CannotInstallError(
-            f"{erl} says it is {' '.join(answer)!r}, not OTP {release}; remove {root} and run this again"
-        )
+        raise CannotInstallError(f"{erl} is no OTP {release}: asked for its release it says {' '.join(answer)!r}")
     return answer[1]
 
 
