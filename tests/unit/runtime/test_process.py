@@ -216,6 +216,7 @@ async def test_a_chain_of_links_of_any_length_ends_as_one(node: Node) -> None:
         "links": 0,
         "monitors": 0,
         "watchers": 0,
+        "peer_entries": 0,
     }
 
 

@@ -1,0 +1,112 @@
+"""The client against our own server; tests/interop/test_epmd.py has the genuine one on either side."""
+
+import pytest
+import trio
+
+from erlang_interop.errors import EpmdError, EpmdUnavailable, NameTaken, NoSuchNode
+from erlang_interop.runtime import EpmdAddress, EpmdServer
+from erlang_interop.runtime import epmd as client
+from erlang_interop.runtime.transport import Stream, listen
+from erlang_interop.wire.epmd import EPMD_PORT, NodeEntry
+from tests.support import free_port
+
+
+@pytest.fixture
+async def address(nursery: trio.Nursery) -> EpmdAddress:
+    return EpmdAddress(port=await nursery.start(EpmdServer().serve))
+
+
+async def test_a_name_is_held_as_long_as_its_stream(address: EpmdAddress) -> None:
+    registration = await client.register(address, "one", 4711, visible=False)
+    assert registration.creation >= 4
+    assert await client.look_up("127.0.0.1", address.port, "one") == 4711
+    assert await client.names(address) == [NodeEntry("one", 4711)]
+    with pytest.raises(NameTaken, match="refuses the name 'one'"):
+        await client.register(address, "one", 4712, visible=False)
+    registration.stream.close()
+    with trio.fail_after(5):
+        while await client.names(address):
+            await trio.lowlevel.checkpoint()
+    with pytest.raises(NoSuchNode, match="knows no node 'one'"):
+        await client.look_up("127.0.0.1", address.port, "one")
+    again = await client.register(address, "one", 4711, visible=True)
+    assert again.creation != registration.creation
+    again.stream.close()
+
+
+async def test_where_no_epmd_is() -> None:
+    nowhere = EpmdAddress(port=free_port())
+    with pytest.raises(EpmdUnavailable, match="start one"):
+        await client.register(nowhere, "one", 1, visible=False)
+    with pytest.raises(EpmdUnavailable, match="no EPMD answers"):
+        await client.names(nowhere)
+    with pytest.raises(NoSuchNode, match="no EPMD answers"):
+        await client.look_up("127.0.0.1", nowhere.port, "one")
+
+
+async def test_what_is_no_epmd_is_told_apart() -> None:
+    async def http(stream: Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        stream.close()
+
+    listener = await listen("127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.serve, http, nursery)
+        with pytest.raises(EpmdUnavailable, match="does not register nodes"):
+            await client.register(EpmdAddress(port=listener.port), "one", 1, visible=False)
+        with pytest.raises(NoSuchNode, match="does not answer as EPMD does"):
+            await client.look_up("127.0.0.1", listener.port, "one")
+        nursery.cancel_scope.cancel()
+    listener.close()
+
+
+@pytest.mark.parametrize(("value", "port"), [("", EPMD_PORT), ("4711", 4711)])
+def test_the_port_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, port: int) -> None:
+    monkeypatch.setenv("ERL_EPMD_PORT", value)
+    assert EpmdAddress.from_environment().port == port
+
+
+@pytest.mark.parametrize("value", ["x", "0", "65536", "-1"])
+def test_a_bad_port_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ERL_EPMD_PORT", value)
+    with pytest.raises(EpmdError, match="ERL_EPMD_PORT"):
+        EpmdAddress.from_environment()
+
+
+async def test_a_node_is_registered_again_when_epmd_comes_back(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.setattr(client, "FIRST_RETRY", 0.01)
+    address = EpmdAddress(port=free_port())
+
+    async def serve(until: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as inner:
+            await inner.start(EpmdServer().serve, "127.0.0.1", address.port)
+            task_status.started()
+            await until.wait()
+            inner.cancel_scope.cancel()
+
+    first, second = trio.Event(), trio.Event()
+    await nursery.start(serve, first)
+    registration = await client.register(address, "one", 4711, visible=False)
+    nursery.start_soon(
+        client.stay_registered, registration, lambda: client.register(address, "one", 4711, visible=False)
+    )
+    first.set()
+    await registered_at(address, [], gone_is_fine=True)
+    await nursery.start(serve, second)
+    await registered_at(address, [NodeEntry("one", 4711)])
+    nursery.cancel_scope.cancel()
+
+
+async def registered_at(address: EpmdAddress, expected: list[NodeEntry], *, gone_is_fine: bool = False) -> None:
+    with trio.fail_after(10):
+        while True:
+            try:
+                if await client.names(address) == expected:
+                    return
+            except EpmdUnavailable:
+                if gone_is_fine:
+                    return
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,133 @@
+"""Back-pressure: two nodes, one of which stops reading. With a BEAM: tests/interop/test_flow_control.py."""
+
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from erlang_interop.errors import EncodeError
+from erlang_interop.flags import OFFERED, DFlag
+from erlang_interop.runtime.peer import BUSY_LIMIT, PENDING_LIMIT, Peer
+from erlang_interop.runtime.transport import Stream
+from erlang_interop.terms import Atom, Pid
+from erlang_interop.wire.channel import DistChannel
+from erlang_interop.wire.control import Op
+from erlang_interop.wire.ticks import Ticker
+
+ME, THERE = Atom("me@h"), Atom("there@h")
+FROM, TO = Pid(ME, 1, 0, 1), Pid(THERE, 2, 0, 1)
+
+
+def send(peer: Peer, message: object) -> None:
+    peer.emit((int(Op.SEND_SENDER), FROM, TO), message)
+
+
+def connect(peer: Peer, agreed: DFlag = OFFERED) -> socket.socket:
+    """Bring ``peer`` up on a loopback connection; the other end is returned."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    peer.agreed = agreed
+    peer.up(Stream(near), DistChannel(agreed, peer=THERE.name), Ticker(60))
+    peer.release_queue()
+    return far
+
+
+async def drain(far: socket.socket, into: DistChannel, messages: list[object], until: int) -> None:
+    far.setblocking(False)
+    while len(messages) < until:
+        await trio.lowlevel.wait_readable(far)
+        messages += [payload for _, payload in into.receive_data(far.recv(65536))]
+        assert into.failure is None
+
+
+async def test_a_peer_that_does_not_read_parks_senders_and_loses_nothing() -> None:
+    peer = Peer(THERE, [])
+    far = connect(peer)
+    block = bytes(10_000)
+    sent = 0
+    while not peer.busy:
+        send(peer, (sent, block))
+        sent += 1
+        assert peer.unsent <= BUSY_LIMIT + 2 * len(block)
+    received: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.write)
+        parked = trio.Event()
+
+        async def sender() -> None:
+            parked.set()
+            await peer.sending
+            for number in range(sent, sent + 500):
+                send(peer, (number, block))
+                await peer.sending
+            peer.flush()  # a node does so at the end of each pass
+
+        nursery.start_soon(sender)
+        await parked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.busy
+        with trio.fail_after(20):
+            await drain(far, DistChannel(OFFERED, peer=ME.name), received, sent + 500)
+        nursery.cancel_scope.cancel()
+    assert [message[0] for message in received] == list(range(sent + 500))  # type: ignore[index]
+    peer.down()
+    far.close()
+
+
+async def test_the_loss_of_the_peer_releases_who_is_parked() -> None:
+    peer = Peer(THERE, [])
+    far = connect(peer)
+    while not peer.busy:
+        send(peer, bytes(100_000))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.wait_not_busy)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.down()
+    far.close()
+
+
+async def test_signals_for_a_pending_peer_wait_in_order_and_bounded() -> None:
+    peer = Peer(THERE, [])
+    for number in range(PENDING_LIMIT + 1):
+        send(peer, number)
+    assert peer.busy
+    far = connect(peer)
+    peer.flush()
+    received: list[object] = []
+    with trio.fail_after(5):
+        await drain(far, DistChannel(OFFERED, peer=ME.name), received, PENDING_LIMIT + 1)
+    assert received == list(range(PENDING_LIMIT + 1))
+    peer.down()
+    far.close()
+
+
+async def test_what_cannot_be_sent_is_the_senders_error_also_while_pending() -> None:
+    peer = Peer(THERE, [])
+    with pytest.raises(EncodeError):
+        send(peer, object())
+    far = connect(peer)
+    with pytest.raises(EncodeError):
+        send(peer, object())
+    assert peer.unsent == 0
+    peer.down()
+    far.close()
+
+
+async def test_older_peers_get_the_older_forms() -> None:
+    old = OFFERED & ~(DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER)
+    peer = Peer(THERE, [])
+    far = connect(peer, old)
+    send(peer, "hello")
+    peer.emit((int(Op.PAYLOAD_EXIT), FROM, TO), Atom("bang"))
+    peer.flush()
+    signals: list[tuple[object, object]] = []
+    receiver = DistChannel(old, peer=ME.name)
+    far.settimeout(5)
+    while len(signals) < 2:
+        signals += receiver.receive_data(far.recv(65536))
+    assert signals[0] == ((2, Atom(""), TO), b"hello")
+    assert signals[1][0] == (3, FROM, TO, Atom("bang"))
+    peer.down()
+    far.close()
