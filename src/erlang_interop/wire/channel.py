@@ -12,6 +12,7 @@ Spec: erl_dist_protocol, "Protocol between Connected Nodes". Compiled.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any, Final, final
 
 from .._native import i64
@@ -22,7 +23,7 @@ from ..etf.tags import SMALL_INTEGER_EXT, SMALL_TUPLE_EXT, VERSION
 from ..flags import DFlag
 from ..terms import Atom
 from .buffer import PartialFrame
-from .control import BY_OP, NO_PAYLOAD, check
+from .control import BY_OP, NO_PAYLOAD, check, fits
 from .header import FragmentReader, HeaderReader, HeaderWriter
 
 __all__ = ["FRAGMENT_SIZE", "NO_PAYLOAD", "DistChannel", "Limits"]
@@ -36,13 +37,25 @@ _PASS_THROUGH: Final[i64] = 112
 
 #: A message of more bytes is cut into fragments of this size, as by a BEAM (``dist.h``: ERTS_DIST_FRAGMENT_SIZE).
 FRAGMENT_SIZE: Final = 64 * 1024
-#: So many elements make a list worth the atom cache in the interpreted build.
-_BIG_LIST: Final = 64
+#: How many atoms of earlier frames a header may list beside its own: each costs a byte and a half.
+_HOT_ATOMS: Final = 24
+#: Start of a frame with a header: room for the length, version, tag.
+_PREFIX: Final = b"\0\0\0\0\x83\x44"
 
 _TICK: Final = b"\0\0\0\0"
 _RULE: Final = "Protocol between Connected Nodes"
 _NO_ATOMS: Final[list[Any]] = []
-_COMPILED: Final = not __file__.endswith(".py")
+
+#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
+MYPY: Final = not __file__.endswith(".py")
+
+_read_u32: Final = Struct(">I").unpack_from
+
+if MYPY:
+    from librt.strings import read_i32_be
+
+    def _u32(data: bytes, pos: i64) -> i64:
+        return i64(read_i32_be(data, pos)) & 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -67,8 +80,6 @@ class DistChannel:
         agreed: What both nodes can do, as :class:`~erlang_interop.wire.handshake.Established` says.
         peer: Name of the other node.
         limits: What it may make us hold.
-        cache_atoms: Whether to send atoms through the cache. None: the compiled build always does, where agreed; the
-            interpreted one, for which the cache costs more than it saves, does for long lists.
 
     Attributes:
         failure: Why the connection must be closed: what the peer sent wrong. None as long as all is well.
@@ -78,9 +89,7 @@ class DistChannel:
         bytes_sent: All bytes taken by :meth:`data_to_send`.
     """
 
-    def __init__(
-        self, agreed: DFlag, *, peer: str, limits: Limits | None = None, cache_atoms: bool | None = None
-    ) -> None:
+    def __init__(self, agreed: DFlag, *, peer: str, limits: Limits | None = None) -> None:
         if limits is None:
             limits = Limits()
         self.failure: RemoteProtocolError | None = None
@@ -98,13 +107,16 @@ class DistChannel:
         self._fragments = FragmentReader(limits.max_message, limits.max_sequences, limits.max_fragmented)
         self._start: i64 = 0  # of the frame in hand, in the bytes in hand: offsets are told from there
         # sending
-        self._header = bool(agreed & DFlag.DIST_HDR_ATOM_CACHE)
-        self._cut = self._header and bool(agreed & DFlag.FRAGMENTS)
-        self._cache_always = self._header and (_COMPILED if cache_atoms is None else cache_atoms)
-        self._cache_big = self._header and cache_atoms is None
-        self._writer = HeaderWriter()
+        self._has_header = bool(agreed & DFlag.DIST_HDR_ATOM_CACHE)
+        self._cut = self._has_header and bool(agreed & DFlag.FRAGMENTS)
+        self._headers = HeaderWriter()
+        #: Atoms of the last frames and their index in the header that lists them, which is in ``_prefix``.
+        self._refs: dict[bytes, int] = {}
+        self._prefix: bytes = _PREFIX + b"\0"
+        #: What is to be sent: first the chunks, then what is in ``_out``.
+        self._chunks: list[bytes] = []
+        self._chunked = 0
         self._out = TermWriter()
-        self._body = TermWriter()
         self._sequence = 0
 
     # ------------------------------------------------------------------------------------------------------ receiving
@@ -136,21 +148,49 @@ class DistChannel:
         self.failure.__cause__ = cause
 
     def _receive(self, data: bytes, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        """Cut ``data`` into frames and decode them.
+
+        The most frequent kind of frame is taken care of right here: one whole message, a header that announces nothing
+        new and was seen before, and an operation that stands where all implementations write it. The rest is
+        :meth:`_frame`'s. Both end in the same decoder and the same check.
+        """
         pos: i64 = 0
         end: i64 = len(data)
         if self._partial.pending:
             pos = self._complete(data, signals)
+        known_headers = self._reader.known
+        peer = self._peer
+        max_depth = self._max_depth
         while end - pos >= 4:
-            size: i64 = i64(data[pos]) << 24 | i64(data[pos + 1]) << 16 | i64(data[pos + 2]) << 8 | i64(data[pos + 3])
+            size: i64 = _u32(data, pos) if MYPY else _read_u32(data, pos)[0]
             start = pos + 4
             if size > end - start:
                 self._check_size(size)
                 break
             pos = start + size
             self.frames_received += 1
-            if size:
-                self._start = start
-                self._frame(data, start, pos, signals)
+            if size == 0:
+                continue
+            self._start = start
+            if size > 8 and data[start] == VERSION and data[start + 1] == _HEADER:
+                refs: i64 = data[start + 2]
+                at = start + 4 + (refs >> 1) + refs
+                atoms = known_headers.get(data[start + 2 : at])
+                if (
+                    atoms is not None
+                    and pos - at > 3
+                    and data[at + 2] == SMALL_INTEGER_EXT
+                    and data[at] == SMALL_TUPLE_EXT
+                    and data[at + 3] < 64
+                ):
+                    layout = BY_OP[data[at + 3]]
+                    if layout is not None:
+                        terms, behind = decode_terms(data, at, pos, layout.terms, atoms, max_depth)
+                        control = terms[0]
+                        if behind == pos and (fits(layout, control, peer) if MYPY else layout.accepts(control, peer)):
+                            signals.append((control, terms[1] if layout.has_payload else NO_PAYLOAD))
+                            continue
+            self._frame(data, start, pos, signals)
         if pos < end:
             self._partial.keep(data, pos)
 
@@ -257,8 +297,8 @@ class DistChannel:
 
     @property
     def pending(self) -> int:
-        """Bytes that wait in the out buffer."""
-        return len(self._out)
+        """Bytes that wait to be sent."""
+        return self._chunked + len(self._out)
 
     def send(self, control: tuple[Any, ...], payload: Any = NO_PAYLOAD) -> None:
         """Append one signal to the out buffer.
@@ -270,94 +310,98 @@ class DistChannel:
         Raises:
             EncodeError: A value has no Erlang form. Out buffer and atom cache are as before.
         """
-        if self._cache_always or (self._cache_big and _has_long_list(payload)):
-            self._send_cached(control, payload)
-        else:
-            self._send_inline(control, payload)
+        if not self._has_header:
+            self._send_passed_through(control, payload)
+            return
+        # The header is written before it is known which atoms the terms have: it lists those of the frames before, and
+        # mostly these are all. A frame with others is put together anew, from the terms as they were written.
+        out = self._out
+        refs = self._refs
+        known = len(refs)
+        start = len(out)
+        prefix = self._prefix
+        out.write(prefix)
+        try:
+            out.write_term(control, refs)
+            behind_control = len(out)
+            if payload is not NO_PAYLOAD:
+                out.write_term(payload, refs)
+            size = len(out) - start - 4
+            if size > FRAGMENT_SIZE:
+                _check_frame(size)
+        except BaseException:
+            out.truncate(start)
+            while len(refs) > known:
+                refs.popitem()
+            raise
+        if size > FRAGMENT_SIZE or len(refs) != known:
+            self._finish(start, len(prefix), behind_control, len(refs) != known, payload is not NO_PAYLOAD)
+            return
+        out.patch_u32(start, size)
+        self.frames_sent += 1
 
-    def _send_inline(self, control: tuple[Any, ...], payload: Any) -> None:
-        """Write a frame with its atoms in full, right into the out buffer."""
+    def _finish(self, start: int, prefix: int, behind_control: int, new_atoms: bool, has_payload: bool) -> None:
+        """Put a frame together whose header or form is not the one expected; its terms are the end of ``_out``."""
+        data = self._out.take()
+        body = data[start + prefix :]
+        if start:
+            self._add(data[:start])
+        if new_atoms:
+            header = self._headers.header(self._refs)
+            if len(self._refs) > _HOT_ATOMS:
+                self._refs = {}
+            self._prefix = _PREFIX + self._headers.header(self._refs)
+        else:
+            header = self._prefix[len(_PREFIX) :]
+        if len(body) > FRAGMENT_SIZE and has_payload and self._cut:
+            self._add_fragments(header, body, behind_control - start - prefix)
+        else:
+            self._add((2 + len(header) + len(body)).to_bytes(4, "big") + b"\x83\x44" + header)
+            self._add(body)
+            self.frames_sent += 1
+
+    def _add(self, chunk: bytes) -> None:
+        """Append bytes behind all that is to be sent; ``_out`` is empty then."""
+        self._chunks.append(chunk)
+        self._chunked += len(chunk)
+
+    def _add_fragments(self, header: bytes, body: bytes, control_size: int) -> None:
+        """Append a message in fragments. The control tuple must be wholly in the first."""
+        first = max(FRAGMENT_SIZE, control_size)
+        starts = list(range(first, len(body), FRAGMENT_SIZE))
+        fragment = 1 + len(starts)
+        self._sequence += 1
+        ids = self._sequence.to_bytes(8, "big")
+        part = body[:first]
+        size = 18 + len(header) + len(part)
+        self._add(size.to_bytes(4, "big") + b"\x83\x45" + ids + fragment.to_bytes(8, "big") + header)
+        self._add(part)
+        self.frames_sent += 1
+        for start in starts:
+            fragment -= 1
+            part = body[start : start + FRAGMENT_SIZE]
+            size = 18 + len(part)
+            self._add(size.to_bytes(4, "big") + b"\x83\x46" + ids + fragment.to_bytes(8, "big"))
+            self._add(part)
+            self.frames_sent += 1
+
+    def _send_passed_through(self, control: tuple[Any, ...], payload: Any) -> None:
+        """Append a frame without a distribution header: each term with a version byte of its own, atoms in full."""
         out = self._out
         start = len(out)
         try:
-            if self._header:
-                out.write(b"\0\0\0\0\x83\x44\x00")
-                out.write_term(control)
-                behind_control = len(out)
-                if payload is not NO_PAYLOAD:
-                    out.write_term(payload)
-            else:
-                out.write(b"\0\0\0\0\x70\x83")
-                out.write_term(control)
-                behind_control = len(out)
-                if payload is not NO_PAYLOAD:
-                    out.write(b"\x83")
-                    out.write_term(payload)
+            out.write(b"\0\0\0\0\x70\x83")
+            out.write_term(control)
+            if payload is not NO_PAYLOAD:
+                out.write(b"\x83")
+                out.write_term(payload)
             size = len(out) - start - 4
-            if size > FRAGMENT_SIZE:
-                self._check_frame(size)
-                if self._cut and payload is not NO_PAYLOAD:
-                    body = out.getvalue()[start + 7 :]
-                    out.truncate(start)
-                    self._write_fragments(b"\x00", body, behind_control - start - 7)
-                    return
-        except EncodeError:
+            _check_frame(size)
+        except BaseException:
             out.truncate(start)
             raise
         out.patch_u32(start, size)
         self.frames_sent += 1
-
-    def _send_cached(self, control: tuple[Any, ...], payload: Any) -> None:
-        """Write a frame with its atoms in the header."""
-        refs: dict[bytes, int] = {}
-        body = self._body
-        try:
-            body.write_term(control, refs)
-            behind_control = len(body)
-            if payload is not NO_PAYLOAD:
-                body.write_term(payload, refs)
-            size = len(body)
-            self._check_frame(size)
-        except EncodeError:
-            body.truncate(0)
-            raise
-        # Only now: the peer is told of these atoms for certain.
-        header = self._writer.header(refs)
-        if size > FRAGMENT_SIZE and self._cut and payload is not NO_PAYLOAD:
-            self._write_fragments(header, body.take(), behind_control)
-            return
-        out = self._out
-        out.write_u32(2 + len(header) + size)
-        out.write(b"\x83\x44")
-        out.write(header)
-        out.write(body.take())
-        self.frames_sent += 1
-
-    def _check_frame(self, size: int) -> None:
-        # What is beside the terms is far below 2**20.
-        if size > 0xFFF00000:
-            raise EncodeError(f"a message of {size} bytes is more than the 4 GiB of a frame; send it in parts")
-
-    def _write_fragments(self, header: bytes, body: bytes, behind_control: int) -> None:
-        """Write a message as fragments. The control tuple must be wholly in the first."""
-        first = max(FRAGMENT_SIZE, behind_control)
-        further = len(body) - first
-        fragment = 1 + (further + FRAGMENT_SIZE - 1) // FRAGMENT_SIZE if further > 0 else 1
-        self._sequence += 1
-        sequence = self._sequence.to_bytes(8, "big")
-        out = self._out
-        out.write_u32(18 + len(header) + min(first, len(body)))
-        out.write(b"\x83\x45" + sequence + fragment.to_bytes(8, "big"))
-        out.write(header)
-        out.write(body[:first])
-        self.frames_sent += 1
-        for start in range(first, len(body), FRAGMENT_SIZE):
-            fragment -= 1
-            part = body[start : start + FRAGMENT_SIZE]
-            out.write_u32(18 + len(part))
-            out.write(b"\x83\x46" + sequence + fragment.to_bytes(8, "big"))
-            out.write(part)
-            self.frames_sent += 1
 
     def send_tick(self) -> None:
         """Append a tick: a frame of length 0."""
@@ -365,27 +409,18 @@ class DistChannel:
         self.frames_sent += 1
 
     def data_to_send(self) -> bytes:
-        """Return, once, all bytes of the out buffer."""
+        """Return, once, all bytes that wait."""
         data = self._out.take()
+        if self._chunks:
+            self._chunks.append(data)
+            data = b"".join(self._chunks)
+            self._chunks = []
+            self._chunked = 0
         self.bytes_sent += len(data)
         return data
 
 
-def _has_long_list(payload: Any) -> bool:
-    """Whether a list of many elements stands in ``payload``, or in a tuple that stands in it, or in one in that.
-
-    Where the bulk of real protocols is: ``{dead, Node, [...]}``, ``{'$gen_cast', {process, Pid, [...]}}``.
-    """
-    if type(payload) is list:
-        return len(payload) >= _BIG_LIST
-    if type(payload) is tuple:
-        for part in payload:
-            kind = type(part)
-            if kind is list:
-                if len(part) >= _BIG_LIST:
-                    return True
-            elif kind is tuple:
-                for inner in part:
-                    if type(inner) is list and len(inner) >= _BIG_LIST:
-                        return True
-    return False
+def _check_frame(size: int) -> None:
+    """Refuse what the 32 bits of a frame's length cannot count; the fragments' headers are far below the difference."""
+    if size > 0xFFF00000:
+        raise EncodeError(f"a message of {size} bytes is more than the 4 GiB of a frame; send it in parts")

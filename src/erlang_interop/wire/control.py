@@ -17,13 +17,14 @@ import enum
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ..errors import RemoteProtocolError
+from ..etf.text import format_term
 from ..flags import DFlag
 from ..terms import Atom, Pid, Reference
 
 if TYPE_CHECKING:
     from .._native import i64
 
-__all__ = ["BY_OP", "LAYOUTS", "NO_PAYLOAD", "Layout", "Op", "check", "describe"]
+__all__ = ["BY_OP", "LAYOUTS", "NO_PAYLOAD", "Layout", "Op", "check", "describe", "fits"]
 
 
 @final
@@ -74,7 +75,7 @@ class Op(enum.IntEnum):
 
 #: Each kind of slot: its words for people, and its test of the slot ``{x}`` as source text, ``p`` being the peer's
 #: name.
-#: The interpreted build joins the tests of a row into one function; the compiled build has them in :func:`_fits`; a
+#: The interpreted build joins the tests of a row into one function; the compiled build has them in :func:`fits`; a
 #: unit test holds the two together.
 _KINDS: Final[dict[str, tuple[str, str]]] = {
     "unused": ("anything", ""),
@@ -105,7 +106,8 @@ _ID: Final[i64] = 9
 _MFA: Final[i64] = 10
 
 _NO_FLAGS: Final = DFlag(0)
-_COMPILED: Final = not __file__.endswith(".py")
+#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
+MYPY: Final = not __file__.endswith(".py")
 _EMPTY: Final = Atom("")
 
 
@@ -133,6 +135,7 @@ class Layout:
         slots: Names of the elements behind the first.
         kinds: Kind of each slot, as numbers.
         payload: What follows the tuple; empty when nothing does.
+        terms: How many terms that makes: 1 or 2.
         needs: Flags both nodes must have for it to be sent.
         open_ended: More elements than listed may follow; they are ignored.
         pack: Builds the tuple: takes the slots in order or by name, without those called ``unused``.
@@ -149,6 +152,7 @@ class Layout:
         self.kinds: Final = bytes([_NUMBERS[kind] for kind in self.kind_names])
         self.payload: Final = payload
         self.has_payload: Final = bool(payload)
+        self.terms: Final = 2 if payload else 1
         self.needs: Final = needs
         self.open_ended: Final = open_ended
         self.pack: Final[Any] = self._make_pack()
@@ -227,8 +231,8 @@ for _layout in LAYOUTS:
     BY_OP[_layout.op] = _layout
 
 
-def _fits(layout: Layout, control: tuple[Any, ...], peer: Atom | None) -> bool:
-    """Whether ``control`` has the arity and the kinds of ``layout``. The compiled build's form of ``accepts``."""
+def fits(layout: Layout, control: tuple[Any, ...], peer: Atom | None) -> bool:
+    """Return whether ``control`` has the arity and the kinds of ``layout``: the compiled build's ``accepts``."""
     kinds = layout.kinds
     count: i64 = len(kinds)
     size: i64 = len(control) - 1
@@ -286,7 +290,7 @@ def check(control: Any, has_payload: bool, peer: Atom | None = None) -> Layout:
         if type(op) is int and 0 <= op < 64:
             layout = BY_OP[op]
             if layout is not None and layout.has_payload == has_payload:
-                if _fits(layout, control, peer) if _COMPILED else layout.accepts(control, peer):
+                if fits(layout, control, peer) if MYPY else layout.accepts(control, peer):
                     return layout
     raise _misfit(control, has_payload, peer)
 
@@ -339,7 +343,5 @@ def describe(control: tuple[Any, ...], payload: Any = NO_PAYLOAD) -> str:
 
 
 def _short(term: Any) -> str:
-    from ..etf.text import format_term  # only traces and errors need it
-
     text = format_term(term)
     return text if len(text) <= 200 else text[:197] + "..."

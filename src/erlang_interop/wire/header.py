@@ -56,13 +56,14 @@ class HeaderReader:
 
     Attributes:
         position: Where the terms start: the offset behind the header last read.
+        known: What :meth:`read` returned for headers without new entries, by their bytes.
     """
 
     def __init__(self) -> None:
         self.position: i64 = 0
         self._slots: list[Any] = [_UNSET] * CACHE_SLOTS
-        # A header without new entries means the same as long as no slot changes. The most frequent ones do not change.
-        self._memo: dict[bytes, list[Any]] = {}
+        # A header without new entries means the same as long as no slot changes.
+        self.known: dict[bytes, list[Any]] = {}
 
     def read(self, data: bytes, pos: i64, end: i64) -> list[Any]:
         """Return the atoms of the references that start (with their number) at ``pos``.
@@ -80,7 +81,7 @@ class HeaderReader:
             self.position = pos + 1
             return _NO_ATOMS
         behind: i64 = pos + 2 + (count >> 1) + count
-        known = self._memo.get(data[pos:behind])
+        known = self.known.get(data[pos:behind])
         if known is not None and behind <= end:
             self.position = behind
             return known
@@ -108,7 +109,7 @@ class HeaderReader:
             if nibble & 8:
                 if not changed:
                     changed = True
-                    self._memo.clear()
+                    self.known.clear()
                 if pos + long_atoms >= end:
                     raise RemoteProtocolError("the header is cut short", None, int(pos), _RULE)
                 size: i64 = data[pos]
@@ -127,8 +128,8 @@ class HeaderReader:
                 raise RemoteProtocolError(f"cache slot {slot} was never filled", None, int(pos) - 1, _RULE)
             atoms.append(atom)
             i += 1
-        if not changed and len(self._memo) < _MEMO_LIMIT:
-            self._memo[data[start:pos]] = atoms
+        if not changed and len(self.known) < _MEMO_LIMIT:
+            self.known[data[start:pos]] = atoms
         self.position = pos
         return atoms
 
@@ -145,8 +146,6 @@ class HeaderWriter:
         self._slots: dict[bytes, int] = {}
         self._wires: list[bytes] = []
         self._next: i64 = 0
-        # As in the reader: the headers that announced nothing new, by their atoms.
-        self._memo: dict[tuple[bytes, ...], bytes] = {}
 
     def header(self, refs: dict[bytes, int]) -> bytes:
         """Return the ``Refs`` part for the atoms of a frame, and remember what it announces.
@@ -158,13 +157,7 @@ class HeaderWriter:
         """
         if not refs:
             return b"\x00"
-        key = tuple(refs)
-        known = self._memo.get(key)
-        if known is not None:
-            return known
-        return self._make(key)
-
-    def _make(self, wires: tuple[bytes, ...]) -> bytes:
+        wires = list(refs)
         count: i64 = len(wires)
         slots: list[int] = []
         fresh: list[bool] = []
@@ -193,12 +186,7 @@ class HeaderWriter:
             i += 1
         if long_atoms:
             flags[count >> 1] |= 16 if count & 1 else 1
-        header = bytes((count,)) + bytes(flags) + b"".join(references)
-        if True in fresh:
-            self._memo.clear()
-        elif len(self._memo) < _MEMO_LIMIT:
-            self._memo[wires] = header
-        return header
+        return bytes((count,)) + bytes(flags) + b"".join(references)
 
     def _fill(self, wire: bytes) -> int:
         """Give an atom a slot. One in use may be taken over: the reader takes a header's references in their order."""
