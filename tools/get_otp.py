@@ -246,14 +246,20 @@ class PrivateApt:
 
 
 def host_mirrors() -> list[str]:
-    """The Debian mirrors of the host's apt configuration, those that look like Debian's main archive first."""
-    targets = run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
-        what="apt-get indextargets",
+    """The Debian mirrors of the host's apt configuration, those that look like the main archive first.
+
+    ``update --print-uris`` reads the configuration alone: it needs neither root, nor the network, nor package lists.
+    """
+    uris = run(
+        ["apt-get", "-o", "Debug::NoLocking=true", "update", "--print-uris"],
+        what="apt-get update",
         limit=COMMAND_LIMIT_S,
     )
-    mirrors = [uri for uri in dict.fromkeys(targets.split()) if "security" not in uri]
-    return sorted((uri.rstrip("/") for uri in mirrors if "debian" in uri), key=lambda uri: not uri.endswith("/debian"))
+    mirrors = dict.fromkeys(re.findall(r"^'(\S+)/dists/", uris, re.MULTILINE))
+    return sorted(
+        (uri for uri in mirrors if "debian" in uri and "security" not in uri),
+        key=lambda uri: not uri.endswith("/debian"),
+    )
 
 
 def find_patchelf() -> str:
