@@ -121,6 +121,11 @@ class Peer:
         """``visible`` if the node is published, as ``nodes/0`` sees it."""
         return "hidden" if self.hidden else "visible"
 
+    @property
+    def entries(self) -> int:
+        """How many links and monitors the tables above hold."""
+        return len(self.monitors) + len(self.watched) + sum(len(remotes) for remotes in self.links.values())
+
     # -- sending
 
     def emit(self, control: tuple[Any, ...], payload: Any = NO_PAYLOAD) -> None:

@@ -624,6 +624,7 @@ class Router:
             "links": sum(len(process.links) for process in self.processes.values()),
             "monitors": sum(len(process.monitors) for process in self.processes.values()),
             "watchers": sum(len(process.watchers) for process in self.processes.values()),
+            "peer_entries": sum(peer.entries for peer in self.peers.values()),
         }
 
     def is_up(self, name: Atom) -> bool:
