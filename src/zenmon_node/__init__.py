@@ -1,1 +1,20 @@
 """ZenMonitor and syn on an Erlang node written in Python."""
+
+from .app import Down, Statistics, Watch, ZenMonitor, ZenMonitorStopped, open_zen_monitor
+from .config import Settings, SettingsError, load_settings
+from .local.api import Cached, CachedCompatibility, Compatibility
+
+__all__ = [
+    "Cached",
+    "CachedCompatibility",
+    "Compatibility",
+    "Down",
+    "Settings",
+    "SettingsError",
+    "Statistics",
+    "Watch",
+    "ZenMonitor",
+    "ZenMonitorStopped",
+    "load_settings",
+    "open_zen_monitor",
+]

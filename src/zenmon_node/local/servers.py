@@ -125,14 +125,24 @@ class Local(SweepingServer):
 
     Args:
         core: Its decisions and tables; they outlive the process.
-        settled: Called when a Connector's opinion of its node may have changed.
+        work_arrived: Called when a death waits for the Dispatcher.
+        settled: Called when the question whether a node is compatible is decided.
+        subscriber_gone: Called when a process that had monitors has died.
     """
 
-    def __init__(self, core: LocalCore, settled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        core: LocalCore,
+        *,
+        work_arrived: Callable[[], None],
+        settled: Callable[[], None],
+        subscriber_gone: Callable[[Pid], None],
+    ) -> None:
         self.core = core
+        self._work_arrived = work_arrived
         self._settled = settled
+        self._subscriber_gone = subscriber_gone
         self._servers: dict[Atom, Connector] = {}
-        self._dispatcher: Dispatcher | None = None
         self._unwatch_nodes: Callable[[], None] | None = None
 
     def started(self) -> None:
@@ -147,10 +157,6 @@ class Local(SweepingServer):
     def _note(self, pid: Pid, event: NodeUp | NodeDown) -> None:
         if self.process.alive:
             self.process.send(pid, event)
-
-    def attach(self, dispatcher: Dispatcher) -> None:
-        """Tell it which process delivers."""
-        self._dispatcher = dispatcher
 
     def terminated(self, reason: Term) -> None:
         """The Connectors are linked and go too."""
@@ -170,8 +176,9 @@ class Local(SweepingServer):
                 else:
                     connector.node_down()
                 self.update_connector(connector)
-            case (m.DOWN, _, m.PROCESS, Pid() as subscriber, _):
+            case (Atom("DOWN"), _, Atom("process"), Pid() as subscriber, _):
                 self.core.subscriber_down(subscriber)
+                self._subscriber_gone(subscriber)
                 self._go_on()
             case (Atom("EXIT"), Pid() as pid, reason):
                 self._exited(pid, reason)
@@ -186,6 +193,11 @@ class Local(SweepingServer):
                 self.start_connector(core)
                 return
         raise Exit(reason)  # the supervisor's
+
+    def reconfigured(self) -> None:
+        """The settings of the cores have changed: their timers may be too late."""
+        for server in self._servers.values():
+            server.update()
 
     def tick(self) -> None:
         """Go on cleaning up."""
@@ -217,7 +229,7 @@ class Local(SweepingServer):
         self._servers[core.remote].update()
 
     def _connector_changed(self, core: ConnectorCore) -> None:
-        if self.core.dispatcher.waiting and self._dispatcher is not None:
-            self._dispatcher.work_arrived()
+        if self.core.dispatcher.waiting:
+            self._work_arrived()
         if core.settled:
             self._settled()
