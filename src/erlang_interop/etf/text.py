@@ -202,8 +202,9 @@ _NUMBER: Final = re.compile(
 _NAME: Final = re.compile(r"[^\W\d_][\w@]*")
 _PID: Final = re.compile(r"<(?P<node>[^<>\s@]+@[^<>\s]+)\.(?P<id>\d+)\.(?P<serial>\d+)>")
 _PORT: Final = re.compile(r"#Port<(?P<node>[^<>\s@]+@[^<>\s]+)\.(?P<id>\d+)>")
+#: The host is an IPv4 address or ends in a label that is no number: where the words begin would else be a guess.
 _REFERENCE: Final = re.compile(
-    r"#Ref<(?P<node>[^<>\s@]+@[^<>\s.]+(?:\.[^<>\s.]*[^<>\s.\d][^<>\s.]*)*)(?P<ids>(?:\.\d+)+)>"
+    r"#Ref<(?P<node>[^<>\s@]+@(?:\d+\.\d+\.\d+\.\d+|(?:[^<>\s.]+\.)*[^<>\s.\d][^<>\s.]*))(?P<ids>(?:\.\d+){1,5})>"
 )
 
 
@@ -347,8 +348,6 @@ class _Parser:
         if reference is not None:
             self.pos = reference.end()
             ids = [self.limited(word, 32, start) for word in reference["ids"][1:].split(".")]
-            if len(ids) > 5:
-                raise self.error("a reference has one to five numbers", start)
             words = b"".join(word.to_bytes(4, "big") for word in reversed(ids))
             return Reference(self.node(reference["node"], start), 0, words)
         raise self.error("expected a map #{...}, or a #Port<name@host.N> or #Ref<name@host.N.N.N>", start)
@@ -400,7 +399,7 @@ class _Parser:
                 if name is None:
                     raise self.error("an external fun is written fun module:name/arity", start)
                 self.pos = name.end()
-                parts.append(Atom(name[0]))
+                parts.append(self.node(name[0], start))
             self.expect(separator)
         self.peek()
         start = self.pos
