@@ -33,6 +33,7 @@ import trio
 
 from erlang_interop.errors import ErlangInteropError
 from erlang_interop.etf import decode, encode
+from erlang_interop.etf.text import format_term
 from erlang_interop.terms import Atom
 from erlang_interop.testing.beam_control import READY_ID, control_source
 
@@ -384,7 +385,7 @@ class Beam:
             case (Atom("ok"), value):
                 return value
             case (Atom("error"), (Atom(kind), reason, stack)):
-                text = reason.decode() if kind == "syntax" else repr(reason)
+                text = reason.decode() if kind == "syntax" else format_term(reason)
                 raise BeamError(f"{self.name}: {kind}: {text}, evaluating {source!r}", kind, reason, stack)
             case other:
                 raise BeamDiedError(f"{self.name}: not an answer: {other!r}")
