@@ -104,7 +104,7 @@ golden: fixtures
 	$(INSTALLED) $(PY) tools/make_golden.py $(RELEASES)
 
 bench: fixtures
-	$(INSTALLED) $(PY) -m tests.bench
+	$(INSTALLED) $(PY) -m benchmarks
 
 .PHONY: clean
 clean:
