@@ -416,7 +416,8 @@ class Router:
     def terminate(self, process: LocalProcess, reason: Term) -> None:
         """End a process now: names, links, monitors and aliases are dealt with before anything else happens.
 
-        A chain of linked processes is worked off as a queue, so that it may be of any length.
+        A chain of linked processes is worked off as a queue, so that it may be of any length. Inline servers that learn
+        of it run after that: none meets a process that is half gone, or runs before ``terminated()`` of the dead one.
         """
         if not process.alive:
             return
@@ -425,12 +426,17 @@ class Router:
         self._dying.append((process, reason))
         if self._reaping:
             return
+        nested, self._running = self._running, True
         self._reaping = True
         try:
             while self._dying:
                 self._reap(*self._dying.popleft())
+            self._reaping = False
+            if not nested:
+                self._run_ready()
         finally:
             self._reaping = False
+            self._running = nested
 
     def _reap(self, process: LocalProcess, reason: Term) -> None:
         pid = process.pid
