@@ -85,6 +85,7 @@ class _Plan:
 
     to_stop: list[_Child]
     then: Callable[[], None]
+    advancing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,15 +330,21 @@ class Supervisor(InlineServer):
     def _advance(self) -> None:
         """Go on with the plan as far as it goes without waiting for an EXIT."""
         plan = self._plan
-        if plan is None:
+        if plan is None or plan.advancing:
             return
-        while plan.to_stop:
-            child = plan.to_stop[-1]
-            if child.pid is not None and not child.stopping:
-                self._stop(child)
-            if child.pid is not None:
-                return
-            plan.to_stop.pop()
+        plan.advancing = True  # outside of a handler, _stop brings the EXIT before it returns
+        try:
+            while plan.to_stop:
+                child = plan.to_stop[-1]
+                if child.pid is not None and not child.stopping:
+                    self._stop(child)
+                if child.pid is not None:
+                    return
+                plan.to_stop.pop()
+        finally:
+            plan.advancing = False
+        if self._plan is not plan:
+            return  # another took its place meanwhile
         self._plan = None
         plan.then()
         while self._kept and self._plan is None:
