@@ -27,6 +27,7 @@ attributes are ``Final``: mypy refuses an assignment everywhere, the compiled cl
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from hashlib import blake2b
 from struct import Struct, pack
 from typing import Any, ClassVar, Final, TypeAlias, cast, final
 
@@ -529,52 +530,58 @@ class LocalTerm:
         return (LocalTerm, (self.data,))
 
 
-class _Identities:
-    """Numbers terms so that two have the same number exactly when they are ``=:=`` in Erlang.
+def _identity(term: Any) -> bytes:
+    """Return a digest of ``term``: two terms have the same exactly when they are ``=:=`` in Erlang.
 
-    Python's ``==`` will not do: ``1 == 1.0 == True``, and it recurses. Here each term becomes a flat key of its type
-    and the numbers of its parts, worked out with an explicit stack.
+    Python's ``==`` will not do: ``1 == 1.0 == True``, and it recurses. Here an explicit stack is used, and an ErlMap
+    inside keeps its own digest, so that maps as keys of maps as keys of maps cost no more than their size.
     """
+    done: list[bytes] = []
+    # Each entry is a term to look at or, with its kind and their number, a compound whose parts are done.
+    todo: list[tuple[str, Any]] = [("", term)]
+    while todo:
+        kind, value = todo.pop()
+        if kind:
+            count: int = value
+            parts = done[len(done) - count :]
+            del done[len(done) - count :]
+            if kind == "map":
+                parts = sorted([parts[at] + parts[at + 1] for at in range(0, count, 2)])
+            done.append(_digest(kind, b"".join(parts)))
+            continue
+        split = _split(value)
+        if split is None:
+            done.append(_leaf_identity(value))
+        else:
+            inner, children = split
+            todo.append((inner, len(children)))
+            children.reverse()
+            todo.extend([("", child) for child in children])
+    return done[0]
 
-    def __init__(self) -> None:
-        self._numbers: dict[Any, int] = {}
 
-    def number(self, term: Any) -> int:
-        """Return the number of ``term``, a new one if its like was not seen before."""
-        numbers = self._numbers
-        done: list[int] = []
-        # Each entry is a term to look at or, with its kind and size, a compound whose parts are done.
-        todo: list[tuple[str, Any]] = [("", term)]
-        while todo:
-            kind, value = todo.pop()
-            key: Any
-            if kind:
-                count: int = value
-                parts = done[len(done) - count :]
-                del done[len(done) - count :]
-                if kind == "map":
-                    key = (kind, frozenset(zip(parts[::2], parts[1::2], strict=True)))
-                else:
-                    key = (kind, tuple(parts))
-            else:
-                split = _split(value)
-                if split is not None:
-                    inner, children = split
-                    todo.append((inner, len(children)))
-                    children.reverse()
-                    todo.extend([("", child) for child in children])
-                    continue
-                if isinstance(value, float):
-                    key = ("float", pack(">d", value))  # 0.0 and -0.0 are two keys since OTP 27
-                elif isinstance(value, str):
-                    key = (bytes, value.encode("utf-8"))
-                else:
-                    key = (type(value), value)
-            known = numbers.get(key)
-            if known is None:
-                known = numbers[key] = len(numbers)
-            done.append(known)
-        return done[0]
+def _digest(kind: str, data: bytes) -> bytes:
+    return blake2b(data, digest_size=20, person=kind.encode("ascii")).digest()
+
+
+def _leaf_identity(value: Any) -> bytes:
+    if isinstance(value, bool) or value is None:
+        return _digest("atom", repr(value).encode("ascii"))
+    if isinstance(value, Atom):
+        return _digest("atom", value.wire)
+    if isinstance(value, int):
+        return _digest("integer", value.to_bytes((value.bit_length() >> 3) + 1, "little", signed=True))
+    if isinstance(value, float):
+        return _digest("float", pack(">d", value))  # 0.0 and -0.0 are two keys since OTP 27
+    if isinstance(value, str):
+        return _digest("binary", value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _digest("binary", bytes(value))
+    if isinstance(value, (Pid, Port, Reference, Export, BitString, LocalTerm)):
+        return _digest("other", repr(value).encode("utf-8"))
+    if isinstance(value, ErlMap):
+        return value.identity
+    raise TypeError(f"not an Erlang term: {type(value).__name__}")
 
 
 def _split(value: Any) -> tuple[str, list[Any]] | None:
@@ -585,7 +592,7 @@ def _split(value: Any) -> tuple[str, list[Any]] | None:
         return "list", list(value)
     if isinstance(value, ImproperList):
         return "improper", [*value.elements, value.tail]
-    if isinstance(value, (dict, ErlMap)):
+    if isinstance(value, dict):
         parts: list[Any] = []
         for key, item in value.items():
             parts.append(key)
@@ -616,16 +623,23 @@ class ErlMap(Mapping[Any, Any]):
         ValueError: Two keys are the same in Erlang.
     """
 
-    __slots__ = ("_identities", "_index", "_pairs")
+    __slots__ = ("_index", "_pairs", "identity")
+
+    #: For this module's own use.
+    identity: Final[bytes]
 
     def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
-        self._pairs = list(pairs)
-        self._identities = _Identities()
-        self._index: dict[int, Any] = {}
+        self._pairs: Final = list(pairs)
+        self._index: Final[dict[bytes, Any]] = {}
+        parts: list[bytes] = []
         for key, value in self._pairs:
-            self._index[self._identities.number(key)] = value
+            key_identity = _identity(key)
+            self._index[key_identity] = value
+            parts.append(key_identity + _identity(value))
         if len(self._index) != len(self._pairs):
             raise ValueError("a map cannot have the same key twice")
+        parts.sort()
+        self.identity = _digest("map", b"".join(parts))
 
     def pairs(self) -> list[tuple[Any, Any]]:
         """Return keys and values as they came."""
@@ -633,7 +647,7 @@ class ErlMap(Mapping[Any, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            return self._index[self._identities.number(key)]
+            return self._index[_identity(key)]
         except (KeyError, TypeError):
             raise KeyError(key) from None
 
@@ -670,10 +684,9 @@ class ErlMap(Mapping[Any, Any]):
             return default
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, (ErlMap, dict)):
-            return NotImplemented
-        both = _Identities()
-        return both.number(self) == both.number(other)
+        if isinstance(other, (ErlMap, dict)):
+            return self.identity == _identity(other)
+        return NotImplemented
 
     def __hash__(self) -> int:
         raise TypeError("unhashable type: 'ErlMap'")

@@ -196,9 +196,8 @@ def _make_list(items: list[Any]) -> Any:
     """Build a list of its elements and, last, its tail."""
     tail = items.pop()
     if isinstance(tail, list):
-        # Nearly always the empty list. A proper list in two pieces is legal, if odd.
         if tail:
-            items.extend(tail)
+            items.extend(tail)  # a STRING_EXT as tail is legal, if odd
         return items
     if not items:
         raise DecodeError("a LIST_EXT without elements has a tail that is no list")
@@ -306,6 +305,8 @@ def _fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], d
             if data[pos] == NIL_EXT:
                 pos += 1
                 out.append(items)
+            elif data[pos] == LIST_EXT:
+                raise _GiveUp  # a list in pieces is rare, and putting them together over and over is slow
             else:
                 pos = _fast(data, pos, 1, atoms, items, depth - 1)
                 out.append(_make_list(items))
@@ -638,6 +639,11 @@ def _careful(data: bytes, pos: i64, end: i64, count: i64, atoms: list[Any], out:
             raise DecodeError(
                 f"truncated {NAMES[int(tag)]}: {parts} parts announced, {end - pos - head} bytes left", int(pos)
             )
+        if tag == LIST_EXT and top.tag == LIST_EXT and top.missing == 0 and top.items:
+            # The tail of a list is a list: that is one list, whose elements go on here.
+            top.missing = parts
+            pos += head
+            continue
         if len(stack) >= max_depth:
             raise DecodeError(f"nested deeper than {max_depth} terms", int(pos))
         stack.append(top)
