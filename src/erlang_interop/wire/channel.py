@@ -348,7 +348,8 @@ class DistChannel:
             self._add(data[:start])
         if new_atoms:
             header = self._headers.header(self._refs)
-            if len(self._refs) > _HOT_ATOMS:
+            # A slot may have been taken over from an atom of this very header: listed once more it would be another's.
+            if len(self._refs) > _HOT_ATOMS or not self._headers.knows(self._refs):
                 self._refs = {}
             self._prefix = _PREFIX + self._headers.header(self._refs)
         else:

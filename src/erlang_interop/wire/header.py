@@ -188,6 +188,11 @@ class HeaderWriter:
             flags[count >> 1] |= 16 if count & 1 else 1
         return bytes((count,)) + bytes(flags) + b"".join(references)
 
+    def knows(self, refs: dict[bytes, int]) -> bool:
+        """Whether all these atoms have slots: their header then announces nothing, and may be sent again and again."""
+        slots = self._slots
+        return all([wire in slots for wire in refs])
+
     def _fill(self, wire: bytes) -> int:
         """Give an atom a slot. One in use may be taken over: the reader takes a header's references in their order."""
         slot = int(self._next)
