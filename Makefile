@@ -103,8 +103,14 @@ interop: fixtures
 golden: fixtures
 	$(INSTALLED) $(PY) tools/make_golden.py $(RELEASES)
 
+# The same load on a BEAM and on this node. ROUNDS=5; BUILD=pure (interpreted) or both; WRITE=1 writes docs/benchmarks.md;
+# BENCH_ARGS="--groups calls_in --seconds 2".
+ROUNDS ?= 3
+BUILD ?= installed
+BENCH_ARGS ?=
 bench: fixtures
-	$(INSTALLED) $(PY) -m benchmarks
+	$(if $(filter pure,$(BUILD)),$(PURE),$(INSTALLED)) $(PY) -m benchmarks --rounds $(ROUNDS) --build $(BUILD) \
+		$(if $(WRITE),--write) $(BENCH_ARGS)
 
 .PHONY: clean
 clean:

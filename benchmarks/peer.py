@@ -1,0 +1,268 @@
+"""Our end of the benchmarks: a node whose process ``sink`` answers what ``bench_peer`` of rebar_fixtures answers.
+
+    python -m benchmarks.peer py@127.0.0.1 --epmd-port 4369 --process inline      (ZENMON_COOKIE holds the cookie)
+
+Two kinds of that process: an inline server, as the node's own services are, and a task with a mailbox, as users write
+them. Prints ``ready`` and which build it is; ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from erlang_interop import terms
+from erlang_interop.errors import Exit
+from erlang_interop.otp import gen
+from erlang_interop.otp.node import open_node
+from erlang_interop.runtime import EpmdAddress, InlineServer
+from erlang_interop.terms import Atom, Pid, Reference
+from erlang_interop.wire import channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from erlang_interop.otp.node import Node
+    from erlang_interop.runtime import LocalProcess, Process
+    from erlang_interop.terms import Term
+
+GEN_CALL: Final = Atom("$gen_call")
+GEN_CAST: Final = Atom("$gen_cast")
+WORK: Final = Atom("work")
+ECHO: Final = Atom("echo")
+DOWN: Final = Atom("DOWN")
+NORMAL: Final = Atom("normal")
+OK: Final = Atom("ok")
+PAYLOAD: Final = b"payload"
+FINISH: Final = (Atom("finish"), NORMAL)
+
+SLICE: Final = 1000
+"""Bulk work takes a checkpoint after so many items, as the node's own does."""
+SEND_SLICE: Final = 64
+"""An inline server's task asks after so many messages whether the peer is busy."""
+
+
+class Sink:
+    """The messages of ``bench_peer`` and their answers, whichever kind of process takes them."""
+
+    def __init__(self, node: Node, *, mailbox: bool) -> None:
+        self.node = node
+        self.process: LocalProcess
+        self._mailbox = mailbox
+        self._count = 0
+        self._bulk: Term = None
+        self._pids: list[Pid] = []
+        self._downs = 0
+        self._awaited_downs = -1
+        self._watcher: Pid | None = None
+        self._tasks: dict[Atom, Callable[..., Any]] = {
+            Atom("blast"): self._blast,
+            Atom("call_me"): self._call_me,
+            Atom("bulk_back"): self._bulk_back,
+            Atom("mkpids"): self._make_pids,
+            Atom("monitor_all"): self._monitor_all,
+        }
+
+    def handle(self, message: Term) -> None:
+        """One message. What takes long becomes a task, and this returns."""
+        if type(message) is not tuple:
+            if message != Atom("killall"):
+                raise Exit(NORMAL)
+            self.node.start_task(self._kill_all)
+            return
+        tag = message[0]
+        if tag == GEN_CAST and message[1][0] == WORK:
+            self._count += 1
+        elif tag == GEN_CALL:
+            gen.reply(self.process, message[1], message[2][1])
+        elif tag == DOWN:
+            self._downs += 1
+            if self._downs == self._awaited_downs:
+                assert self._watcher is not None
+                self.process.send(self._watcher, (Atom("downs"), self._downs))
+        elif tag == Atom("report"):
+            self.process.send(message[1], (message[2], self._count))
+            self._count = 0
+        elif tag == Atom("bulk"):
+            self._bulk = message[3]
+            self.process.send(message[1], (message[2], OK))
+        else:
+            self.node.start_task(self._tasks[tag], *message[1:])
+
+    async def _blast(self, dest: Pid, _ref: Reference, count: int) -> None:
+        send = self.process.send
+        if self._mailbox:
+            for index in range(count, 0, -1):
+                await send(dest, (GEN_CAST, (WORK, index, PAYLOAD)))
+            return
+        while count > 0:
+            below = max(0, count - SEND_SLICE)
+            for index in range(count, below + 1, -1):
+                send(dest, (GEN_CAST, (WORK, index, PAYLOAD)))
+            await send(dest, (GEN_CAST, (WORK, below + 1, PAYLOAD)))
+            count = below
+
+    async def _call_me(self, sender: Pid, ref: Reference, calls: int, callers: int) -> None:
+        latencies = await self._calls(("echo", sender.node), calls, callers)
+        self.process.send(sender, (ref, percentile(50, latencies), percentile(99, latencies)))
+
+    async def _calls(self, dest: tuple[str, Atom], calls: int, callers: int) -> list[float]:
+        """``callers`` processes ask side by side, ``calls`` times in all; latencies in microseconds."""
+        latencies: list[float] = []
+        done = trio.Event()
+        each = max(1, calls // callers)
+
+        def finished() -> None:
+            if len(latencies) == each * callers:
+                done.set()
+
+        for _ in range(callers):
+            if self._mailbox:
+                self.node.spawn(ask, dest, each, latencies, finished)
+            else:
+                self.node.start_inline(Asker(dest, each, latencies, finished))
+        await done.wait()
+        return latencies
+
+    async def _bulk_back(self, sender: Pid, ref: Reference, times: int) -> None:
+        for _ in range(times):
+            await self.process.send(sender, (ref, self._bulk))
+
+    async def _make_pids(self, sender: Pid, ref: Reference, count: int) -> None:
+        for index in range(count):
+            self._pids.append(self.node.start_inline(Idle()))
+            if index % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        self.process.send(sender, (ref, self._pids))
+
+    async def _kill_all(self) -> None:
+        pids, self._pids = self._pids, []
+        for index, pid in enumerate(pids):
+            self.process.send(pid, FINISH)
+            if index % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _monitor_all(self, sender: Pid, ref: Reference, pids: list[Pid]) -> None:
+        self._downs, self._awaited_downs, self._watcher = 0, len(pids), sender
+        for index, pid in enumerate(pids):
+            self.process.monitor(pid)
+            if index % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        # An answer comes after the monitors, which travel on the same connection, are in place.
+        await self._calls(("echo", sender.node), 1, 1)
+        self.process.send(sender, (ref, Atom("set")))
+
+
+class InlineSink(InlineServer):
+    """The sink as an inline server."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def started(self) -> None:
+        self._sink.process = self.process
+
+    def handle_message(self, message: Term) -> None:
+        self._sink.handle(message)
+
+
+async def mailbox_sink(process: Process, sink: Sink) -> None:
+    """The sink as a task with a mailbox."""
+    sink.process = process
+    while True:
+        sink.handle(await process.receive())
+
+
+class Idle(InlineServer):
+    """A process that waits for its end."""
+
+    def handle_message(self, message: Term) -> None:
+        if message == FINISH:
+            raise Exit(NORMAL)
+
+
+class Asker(InlineServer):
+    """Asks, takes the answer, asks again: an inline server's way of calling."""
+
+    def __init__(
+        self, dest: tuple[str, Atom], calls: int, latencies: list[float], finished: Callable[[], None]
+    ) -> None:
+        self._dest = dest
+        self._left = calls
+        self._latencies = latencies
+        self._finished = finished
+
+    def started(self) -> None:
+        self._ask()
+
+    def _ask(self) -> None:
+        self._asked = time.perf_counter_ns()
+        self._ref = self.process.make_ref()
+        self.process.send(self._dest, (GEN_CALL, (self.process.pid, self._ref), (ECHO, self._left)))
+
+    def handle_message(self, message: Term) -> None:
+        if message != (self._ref, self._left):
+            raise ValueError(f"no answer to call {self._left}: {message!r}")
+        self._latencies.append((time.perf_counter_ns() - self._asked) / 1000)
+        self._left -= 1
+        if self._left:
+            self._ask()
+            return
+        self._finished()
+        raise Exit(NORMAL)
+
+
+async def ask(
+    process: Process, dest: tuple[str, Atom], calls: int, latencies: list[float], finished: Callable[[], None]
+) -> None:
+    """The same as a task that waits for each answer in its mailbox."""
+    for left in range(calls, 0, -1):
+        asked = time.perf_counter_ns()
+        ref = process.make_ref()
+        process.send(dest, (GEN_CALL, (process.pid, ref), (ECHO, left)))
+        answer = await process.receive(partial(is_answer, ref))
+        if answer[1] != left:
+            raise ValueError(f"no answer to call {left}: {answer!r}")
+        latencies.append((time.perf_counter_ns() - asked) / 1000)
+    finished()
+
+
+def is_answer(ref: Reference, message: Term) -> bool:
+    """Whether ``message`` is ``{ref, Answer}``."""
+    return bool(message[0] == ref)
+
+
+def percentile(percent: int, values: list[float]) -> float:
+    """As ``bench_load:percentile/2``."""
+    return sorted(values)[max(1, round(len(values) * percent / 100)) - 1]
+
+
+async def serve(name: str, epmd_port: int, process: str) -> None:
+    """Be the peer until standard input ends."""
+    async with open_node(name, epmd=EpmdAddress(port=epmd_port)) as node:
+        sink = Sink(node, mailbox=process == "mailbox")
+        if process == "mailbox":
+            node.spawn(mailbox_sink, sink, name="sink")
+        else:
+            node.start_inline(InlineSink(sink), name="sink")
+        compiled = [module.__name__ for module in (terms, channel) if not str(module.__file__).endswith(".py")]
+        print("ready", "compiled" if compiled else "interpreted", *compiled, flush=True)
+        await trio.lowlevel.wait_readable(0)
+
+
+def main() -> None:
+    """Read the arguments and serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--epmd-port", type=int, required=True)
+    parser.add_argument("--process", choices=["inline", "mailbox"], default="inline")
+    arguments = parser.parse_args()
+    trio.run(serve, arguments.name, arguments.epmd_port, arguments.process)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The workloads, as rebar_fixtures' ``bench_driver`` names and measures them, and what a reader is told about each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Metric = Literal["per_second", "p50_us", "p99_us"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        label: The family of the workload, W1 to W5.
+        group: The group of ``bench_driver`` that measures it.
+        workload: Its name in the driver's results.
+        metric: Which figure of the result. More is better for rates, less for latencies.
+        title: In words. "Peer" is the node that is measured; the driver is a BEAM.
+    """
+
+    label: str
+    group: str
+    workload: str
+    metric: Metric
+    title: str
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether more is better."""
+        return self.metric == "per_second"
+
+
+ROWS: Final = (
+    Row("W1", "casts_in", "receive_casts", "per_second", "small casts to the peer, /s"),
+    Row("W2", "casts_out", "send_casts", "per_second", "small casts from the peer, /s"),
+    Row("W3", "calls_in", "answer_calls", "p50_us", "one request to the peer and its answer, median µs"),
+    Row("W3", "calls_in", "answer_calls", "p99_us", "… 99th percentile µs"),
+    Row("W3", "calls_in", "answer_calls_64", "per_second", "… by 64 callers side by side, /s"),
+    Row("W3", "gen_server_calls", "gen_server_calls", "p50_us", "one gen_server:call to the peer, median µs"),
+    Row("W3", "gen_server_calls", "gen_server_calls", "p99_us", "… 99th percentile µs"),
+    Row("W3", "gen_server_calls", "gen_server_calls_64", "per_second", "… by 64 callers side by side, /s"),
+    Row("W3", "calls_out", "make_calls", "p50_us", "one request by the peer and its answer, median µs"),
+    Row("W3", "calls_out", "make_calls", "p99_us", "… 99th percentile µs"),
+    Row("W3", "calls_out", "make_calls_64", "per_second", "… by 64 callers side by side, /s"),
+    Row("W4", "bulk", "receive_bulk", "per_second", "{Pid, normal} to the peer, 100,000 in a term, items/s"),
+    Row("W4", "bulk", "send_bulk", "per_second", "the same from the peer, items/s"),
+    Row("W5", "monitors_out", "set_monitors", "per_second", "monitors set on processes of the peer, /s"),
+    Row("W5", "monitors_out", "send_downs", "per_second", "… these end: DOWNs from the peer, /s"),
+    Row("W5", "monitors_out", "answer_noproc", "per_second", "… monitors on processes that are gone, DOWNs/s"),
+    Row("W5", "monitors_out", "demonitors", "per_second", "… monitor and demonitor in turn, pairs/s"),
+    Row("W5", "monitors_in", "monitor_driver", "per_second", "monitors set by the peer, /s"),
+    Row("W5", "monitors_in", "receive_downs", "per_second", "… these end: DOWNs to the peer, /s"),
+)
+"""Names of groups and workloads are those of ``bench_driver``; a name it does not know stops the run."""
+
+GROUPS: Final = tuple(dict.fromkeys(row.group for row in ROWS))
