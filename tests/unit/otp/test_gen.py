@@ -22,7 +22,7 @@ from erlang_interop import (
     Reference,
 )
 from erlang_interop.otp import gen
-from tests.unit.otp.servers import Calculator
+from tests.servers import Calculator
 
 if TYPE_CHECKING:
     from erlang_interop import MonitorTarget, Term

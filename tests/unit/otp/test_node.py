@@ -20,7 +20,7 @@ from erlang_interop import (
     open_node,
 )
 from erlang_interop.otp.node import find_cookie
-from tests.unit.otp.servers import Calculator
+from tests.servers import Calculator
 
 if TYPE_CHECKING:
     from pathlib import Path

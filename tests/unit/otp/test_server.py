@@ -19,7 +19,7 @@ from erlang_interop import (
     Process,
     Stop,
 )
-from tests.unit.otp.servers import Calculator
+from tests.servers import Calculator
 
 if TYPE_CHECKING:
     from erlang_interop import From, Pid, Term

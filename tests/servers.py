@@ -1,4 +1,4 @@
-"""A server in Python that answers as calculator.erl of rebar_fixtures does, for the tests of this folder."""
+"""A server in Python that answers as calculator.erl of rebar_fixtures does."""
 
 from __future__ import annotations
 
