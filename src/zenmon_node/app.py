@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from typing import Self, TypeAlias
 
-    from erlang_interop.runtime import Node, Process
+    from erlang_interop import Node, Process
     from erlang_interop.terms import Reference, Term
 
     from .messages import Target
