@@ -130,6 +130,17 @@ def test_a_slot_taken_over_within_one_header() -> None:
     assert reader.read(header, 0, len(header)) == [Atom(name) for name in ("a0", "a1", "a2", "x", "y")]
 
 
+def test_knows() -> None:
+    writer = HeaderWriter()
+    assert writer.knows({})
+    assert not writer.knows(refs("a"))
+    writer.header(refs("a", "b"))
+    assert writer.knows(refs("b", "a"))
+    for start in range(0, CACHE_SLOTS, 128):
+        writer.header(refs(*(f"x{i}" for i in range(start, start + 128))))
+    assert not writer.knows(refs("b", "a"))
+
+
 # ---------------------------------------------------------------------------------------------------------- fragments
 
 
