@@ -71,8 +71,9 @@ def test_hash_agrees_with_equality(term: Any) -> None:
         assert {term: 1}[copy.deepcopy(term)] == 1
 
 
-@each_sample
+@pytest.mark.parametrize("term", SAMPLES[:-1], ids=lambda term: type(term).__name__)
 def test_no_attribute_can_be_added(term: Any) -> None:
+    """The last is an ErlMap, which descends from a class of Python's that allows it."""
     with pytest.raises(AttributeError):
         term.something = 1
 
