@@ -98,28 +98,32 @@ class _PendingCall(InlineServer):
     def handle_message(self, message: Term) -> None:
         if is_response(message, self._ref):
             self._message = message
-            task, self._task = self._task, None
-            if task is not None:
-                trio.lowlevel.reschedule(task)
+            self._wake()
             raise Exit(NORMAL)
 
     async def answer(self, timeout: float | None) -> Term:
         """Wait for it; called once."""
+        # A timer of the node's, in its one heap: a cancel scope of its own costs more than the rest of the wait.
+        timer = None if timeout is None else self.node.call_later(timeout, self._wake)
         try:
-            if self._message is not None:
-                await trio.lowlevel.checkpoint()
-            elif timeout is None:
+            if self._message is None:
                 await self._park()
             else:
-                with trio.move_on_after(timeout):
-                    await self._park()
+                await trio.lowlevel.checkpoint()
         finally:
+            if timer is not None:
+                timer.cancel()
             if self.process.alive:
                 # Its monitor and its alias go with it; exiting as itself is the one signal `normal` that is obeyed.
                 self.process.exit(self.process.pid, NORMAL)
         if self._message is None:
             raise _timed_out(self._dest, timeout)
         return result(self._message, self._dest)
+
+    def _wake(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
 
     async def _park(self) -> None:
         self._task = trio.lowlevel.current_task()

@@ -1,7 +1,7 @@
 import trio
 import trio.testing
 
-from erlang_interop.runtime.timers import Timers
+from erlang_interop.runtime.timers import SWEEP_AT, Timers
 
 
 async def test_timers_fire_in_order_of_their_deadlines(autojump_clock: trio.testing.MockClock) -> None:
@@ -66,3 +66,21 @@ async def test_a_timer_that_sets_itself_again_at_once_does_not_hold_the_loop(
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert 0 < count <= 21
+
+
+async def test_timers_taken_back_are_swept_out(autojump_clock: trio.testing.MockClock) -> None:
+    timers = Timers()
+    fired: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timers.run)
+        for number in range(3):
+            timers.call_later(2.0, lambda number=number: fired.append(number))  # type: ignore[misc]
+        for _ in range(10 * SWEEP_AT):
+            timers.call_later(1.0, lambda: fired.append(-1)).cancel()
+            assert len(timers) <= 2 * SWEEP_AT
+        await trio.sleep(1.5)
+        assert len(timers) == 3
+        await trio.sleep(1)
+        assert fired == [0, 1, 2]
+        assert len(timers) == 0
+        nursery.cancel_scope.cancel()
