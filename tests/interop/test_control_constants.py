@@ -1,0 +1,267 @@
+"""Every operation number of the control table, heard from a genuine BEAM.
+
+OTP keeps the numbers in ``erts/emulator/beam/dist.h`` (``DOP_...``), which no installed OTP carries, and libei's
+``ei.h`` lists only the oldest. So the proof is made with the BEAM itself: each signal is provoked by Erlang code, and what comes
+must be the row of the table that the code asked for, with the row's arity and kinds of slots (the channel checks both).
+Which form a signal takes depends on the flags agreed, so there are several connections, made of nothing but a socket,
+``wire.handshake`` and ``wire.channel``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from erlang_interop.flags import OFFERED, DFlag
+from erlang_interop.terms import Atom, Pid, Reference
+from erlang_interop.wire.channel import DistChannel
+from erlang_interop.wire.control import BY_OP, Op
+from erlang_interop.wire.epmd import PortPlease2Reply, PortPlease2Request, ReplyReader, encode_request
+from erlang_interop.wire.handshake import Established, Initiator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from erlang_interop.testing.beam import Beam
+
+LIMIT_S: Final = 20.0
+CREATION: Final = 7
+_numbers = itertools.count(1)
+
+Signal = tuple[tuple[Any, ...], Any]
+
+
+class RawNode:
+    """A node that is a socket and the wire layer, and answers nothing by itself."""
+
+    def __init__(self, beam: Beam, flags: DFlag) -> None:
+        self.beam = beam
+        self.name = Atom(f"raw{next(_numbers)}_{secrets.token_hex(3)}@127.0.0.1")
+        self.pid = Pid(self.name, 1, 0, CREATION)
+        self.ref = Reference(self.name, CREATION, bytes(range(12)))
+        self._signals: list[Signal] = []
+        self._socket = socket.create_connection(("127.0.0.1", self._port()), LIMIT_S)
+        handshake = Initiator(self.name.name, beam.name, flags, CREATION, beam.cookie, secrets.randbits(32))
+        established = None
+        while established is None:
+            self._socket.sendall(handshake.data_to_send())
+            data = self._socket.recv(65536)
+            assert data, handshake.connection_lost()
+            for event in handshake.receive_data(data):
+                if isinstance(event, Established):
+                    established = event
+        self.flags = established.flags
+        self._channel = DistChannel(established.agreed, peer=established.peer)
+        self._signals += self._channel.receive_data(established.trailing_data)
+
+    def _port(self) -> int:
+        request = PortPlease2Request(self.beam.name.partition("@")[0])
+        reader = ReplyReader(request)
+        with socket.create_connection(("127.0.0.1", self.beam.epmd_port), LIMIT_S) as epmd:
+            epmd.sendall(encode_request(request))
+            while (reply := reader.receive_data(epmd.recv(4096))) is None:
+                pass
+        assert isinstance(reply, PortPlease2Reply)
+        assert reply.result == 0
+        return reply.port
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, op: Op, *slots: Any, **payload: Any) -> None:
+        layout = BY_OP[op]
+        assert layout is not None
+        self._channel.send(layout.pack(*slots), *payload.values())
+        self._socket.sendall(self._channel.data_to_send())
+
+    def run(self, source: str, **bindings: Any) -> Any:
+        """Evaluate Erlang in the BEAM; ``Pid``, ``Ref`` and ``Node`` are this node's."""
+        return self.beam.eval_sync(source, Pid=self.pid, Ref=self.ref, Node=self.name, **bindings)
+
+    def expect(self, op: Op) -> Signal:
+        """Wait for the next signal, which must be of ``op``."""
+        while not self._signals:
+            data = self._socket.recv(65536)
+            assert data, "the BEAM closed the connection: its log names the message it did not like"
+            self._signals += self._channel.receive_data(data)
+            assert self._channel.failure is None, self._channel.failure
+        control, payload = self._signals.pop(0)
+        assert Op(control[0]) is op, (control, payload)
+        return control, payload
+
+
+#: Flags that decide which form a signal takes.
+MODERN: Final = OFFERED | DFlag.SPAWN
+OLD: Final = OFFERED & ~(DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER | DFlag.ALIAS)
+ALTACT: Final = OFFERED | DFlag.ALTACT_SIG
+#: Begins a process whose signals carry a trace token.
+TRACED: Final = "spawn(fun() -> seq_trace:set_token(label, 17), seq_trace:set_token(send, true), "
+
+
+@pytest.fixture
+def modern(beam: Beam) -> Iterator[RawNode]:
+    node = RawNode(beam, MODERN)
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def old(beam: Beam) -> Iterator[RawNode]:
+    node = RawNode(beam, OLD)
+    yield node
+    node.close()
+
+
+def test_messages(modern: RawNode) -> None:
+    modern.run("Pid ! hello")
+    control, payload = modern.expect(Op.SEND_SENDER)
+    assert (control[1].node, control[2], payload) == (Atom(modern.beam.name), modern.pid, Atom("hello"))
+    modern.run("{a_name, Node} ! hello")
+    control, payload = modern.expect(Op.REG_SEND)
+    assert (control[2], control[3], payload) == (Atom(""), Atom("a_name"), Atom("hello"))
+    modern.run("Ref ! hello")
+    control, payload = modern.expect(Op.ALIAS_SEND)
+    assert (control[2], payload) == (modern.ref, Atom("hello"))
+
+
+def test_traced_messages(modern: RawNode) -> None:
+    modern.run(TRACED + "Pid ! hello, {a_name, Node} ! hello, Ref ! hello end)")
+    for op in (Op.SEND_SENDER_TT, Op.REG_SEND_TT, Op.ALIAS_SEND_TT):
+        control, payload = modern.expect(op)
+        token = control[-1]
+        assert (token[1], payload) == (17, Atom("hello"))
+
+
+def test_messages_without_their_sender(old: RawNode) -> None:
+    old.run("Pid ! hello")
+    assert old.expect(Op.SEND) == ((2, Atom(""), old.pid), Atom("hello"))
+    old.run(TRACED + "Pid ! hello end)")
+    assert old.expect(Op.SEND_TT)[0][:3] == (12, Atom(""), old.pid)
+
+
+def test_links(modern: RawNode) -> None:
+    modern.run("spawn(fun() -> link(Pid), unlink(Pid), receive stop -> ok end end)")
+    control, _ = modern.expect(Op.LINK)
+    assert control[2] == modern.pid
+    control, _ = modern.expect(Op.UNLINK_ID)
+    assert control[1] > 0
+    assert control[3] == modern.pid
+
+    linked = modern.run("spawn(fun() -> receive stop -> ok end end)")
+    modern.send(Op.LINK, modern.pid, linked)
+    modern.send(Op.UNLINK_ID, 2**64 - 1, modern.pid, linked)
+    assert modern.expect(Op.UNLINK_ID_ACK)[0] == (36, 2**64 - 1, linked, modern.pid)
+
+
+def test_exits(modern: RawNode) -> None:
+    modern.run("spawn(fun() -> link(Pid), exit(boom) end)")
+    modern.expect(Op.LINK)
+    assert modern.expect(Op.PAYLOAD_EXIT)[1] == Atom("boom")
+    modern.run("exit(Pid, boom)")
+    assert modern.expect(Op.PAYLOAD_EXIT2)[1] == Atom("boom")
+    modern.run(TRACED + "link(Pid), exit(boom) end)")
+    modern.expect(Op.LINK)
+    control, payload = modern.expect(Op.PAYLOAD_EXIT_TT)
+    assert (control[3][1], payload) == (17, Atom("boom"))
+
+
+def test_exits_with_the_reason_inside(old: RawNode) -> None:
+    old.run("spawn(fun() -> link(Pid), exit(boom) end)")
+    old.expect(Op.LINK)
+    assert old.expect(Op.EXIT)[0][2:] == (old.pid, Atom("boom"))
+    old.run("exit(Pid, boom)")
+    assert old.expect(Op.EXIT2)[0][2:] == (old.pid, Atom("boom"))
+    old.run(TRACED + "link(Pid), exit(boom) end)")
+    old.expect(Op.LINK)
+    control, _ = old.expect(Op.EXIT_TT)
+    assert (control[3][1], control[4]) == (17, Atom("boom"))
+
+
+@pytest.mark.parametrize(("flags", "payload"), [(MODERN, True), (OLD, False)], ids=["payload", "inside"])
+def test_a_traced_exit_2_is_understood(beam: Beam, flags: DFlag, payload: bool) -> None:
+    """A BEAM never sends EXIT2_TT and PAYLOAD_EXIT2_TT, whatever the manual says; it does take them."""
+    node = RawNode(beam, flags)
+    try:
+        target = node.run(TRACED + "Pid ! hello, receive stop -> ok end end)")
+        token = node.expect(Op.SEND_SENDER_TT if payload else Op.SEND_TT)[0][3]
+        node.send(Op.MONITOR_P, node.pid, target, node.ref)
+        if payload:
+            node.send(Op.PAYLOAD_EXIT2_TT, node.pid, target, token, reason=Atom("boom"))
+            assert node.expect(Op.PAYLOAD_MONITOR_P_EXIT)[1] == Atom("boom")
+        else:
+            node.send(Op.EXIT2_TT, node.pid, target, token, Atom("boom"))
+            assert node.expect(Op.MONITOR_P_EXIT)[0][4] == Atom("boom")
+    finally:
+        node.close()
+
+
+def test_monitors(modern: RawNode) -> None:
+    modern.run("demonitor(monitor(process, Pid))")
+    monitor, _ = modern.expect(Op.MONITOR_P)
+    assert monitor[2] == modern.pid
+    assert modern.expect(Op.DEMONITOR_P)[0] == (20, *monitor[1:])
+    modern.run("demonitor(monitor(process, {a_name, Node}))")
+    assert modern.expect(Op.MONITOR_P)[0][2] == Atom("a_name")
+    assert modern.expect(Op.DEMONITOR_P)[0][2] == Atom("a_name")
+
+    watched = modern.run("spawn(fun() -> receive stop -> exit(stopped) end end)")
+    modern.send(Op.MONITOR_P, modern.pid, watched, modern.ref)
+    modern.send(Op.SEND_SENDER, modern.pid, watched, message=Atom("stop"))
+    assert modern.expect(Op.PAYLOAD_MONITOR_P_EXIT) == ((28, watched, modern.pid, modern.ref), Atom("stopped"))
+    modern.send(Op.MONITOR_P, modern.pid, Atom("no_such_name"), modern.ref)
+    control, payload = modern.expect(Op.PAYLOAD_MONITOR_P_EXIT)
+    assert (control[1], payload) == (Atom("no_such_name"), Atom("noproc"))
+
+
+def test_a_monitor_with_the_reason_inside(old: RawNode) -> None:
+    old.send(Op.MONITOR_P, old.pid, Atom("no_such_name"), old.ref)
+    assert old.expect(Op.MONITOR_P_EXIT)[0] == (21, Atom("no_such_name"), old.pid, old.ref, Atom("noproc"))
+
+
+def test_group_leader(modern: RawNode) -> None:
+    leader = modern.run("group_leader(self(), Pid), self()")
+    assert modern.expect(Op.GROUP_LEADER)[0] == (7, leader, modern.pid)
+
+
+def test_spawn_requests(modern: RawNode) -> None:
+    modern.run("spawn_request(Node, a_module, a_function, [1, two], [link])")
+    control, arguments = modern.expect(Op.SPAWN_REQUEST)
+    assert (control[4], control[5], arguments) == (
+        (Atom("a_module"), Atom("a_function"), 2),
+        [Atom("link")],
+        [1, Atom("two")],
+    )
+    modern.run(TRACED + "spawn_request(Node, a_module, a_function, [], []) end)")
+    control, _ = modern.expect(Op.SPAWN_REQUEST_TT)
+    token = control[6]
+    assert token[1] == 17
+
+    entry = (Atom("timer"), Atom("sleep"), 1)
+    modern.send(Op.SPAWN_REQUEST, modern.ref, modern.pid, modern.pid, entry, [], arg_list=[1])
+    control, _ = modern.expect(Op.SPAWN_REPLY)
+    assert control[1:4] == (modern.ref, modern.pid, 0)
+    assert control[4].node == Atom(modern.beam.name)
+    modern.send(Op.SPAWN_REQUEST_TT, modern.ref, modern.pid, modern.pid, entry, [], token, arg_list=[1])
+    control, _ = modern.expect(Op.SPAWN_REPLY_TT)
+    assert control[1:4] == (modern.ref, modern.pid, 0)
+    assert control[5][1] == 17
+
+
+def test_aliases_since_otp_28(beam: Beam) -> None:
+    """Where both nodes have ALTACT_SIG a message to an alias is an ALTACT_SIG_SEND; before OTP 28 there is none."""
+    node = RawNode(beam, ALTACT)
+    try:
+        node.run("Ref ! hello")
+        if beam.release < 28:
+            assert not node.flags & DFlag.ALTACT_SIG
+            assert node.expect(Op.ALIAS_SEND)[1] == Atom("hello")
+        else:
+            control, payload = node.expect(Op.ALTACT_SIG_SEND)
+            assert control[1] & 4, "flag 4 is ALIAS"
+            assert (control[3], payload) == (node.ref, Atom("hello"))
+    finally:
+        node.close()
