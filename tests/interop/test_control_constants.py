@@ -1,10 +1,10 @@
 """Every operation number of the control table, heard from a genuine BEAM.
 
 OTP keeps the numbers in ``erts/emulator/beam/dist.h`` (``DOP_...``), which no installed OTP carries, and libei's
-``ei.h`` lists only the oldest. So the proof is made with the BEAM itself: each signal is provoked by Erlang code, and what comes
-must be the row of the table that the code asked for, with the row's arity and kinds of slots (the channel checks both).
-Which form a signal takes depends on the flags agreed, so there are several connections, made of nothing but a socket,
-``wire.handshake`` and ``wire.channel``.
+``ei.h`` lists only the oldest. So the proof is made with the BEAM itself: each signal is provoked by Erlang code, and
+what comes must be the row of the table that the code asked for, with the row's arity and kinds of slots (the channel
+checks both). Which form a signal takes depends on the flags agreed, so there are several connections, made of nothing
+but a socket, ``wire.handshake`` and ``wire.channel``.
 """
 
 from __future__ import annotations

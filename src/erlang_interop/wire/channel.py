@@ -42,6 +42,8 @@ _HOT_ATOMS: Final = 24
 #: Start of a frame with a header: room for the length, version, tag.
 _PREFIX: Final = b"\0\0\0\0\x83\x44"
 
+#: Bytes of a buffer that is let go of rather than used again.
+_LARGE: Final = 4 * 1024 * 1024
 _TICK: Final = b"\0\0\0\0"
 _RULE: Final = "Protocol between Connected Nodes"
 _NO_ATOMS: Final[list[Any]] = []
@@ -342,7 +344,7 @@ class DistChannel:
 
     def _finish(self, start: int, prefix: int, behind_control: int, new_atoms: bool, has_payload: bool) -> None:
         """Put a frame together whose header or form is not the one expected; its terms are the end of ``_out``."""
-        data = self._out.take()
+        data = self._take_out()
         body = data[start + prefix :]
         if start:
             self._add(data[:start])
@@ -360,6 +362,13 @@ class DistChannel:
             self._add((2 + len(header) + len(body)).to_bytes(4, "big") + b"\x83\x44" + header)
             self._add(body)
             self.frames_sent += 1
+
+    def _take_out(self) -> bytes:
+        """Empty ``_out``; one that has grown large is not kept for the rest of the connection."""
+        data = self._out.take()
+        if len(data) > _LARGE:
+            self._out = TermWriter()
+        return data
 
     def _add(self, chunk: bytes) -> None:
         """Append bytes behind all that is to be sent; ``_out`` is empty then."""
@@ -411,7 +420,7 @@ class DistChannel:
 
     def data_to_send(self) -> bytes:
         """Return, once, all bytes that wait."""
-        data = self._out.take()
+        data = self._take_out()
         if self._chunks:
             self._chunks.append(data)
             data = b"".join(self._chunks)
