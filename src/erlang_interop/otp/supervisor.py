@@ -138,8 +138,6 @@ class Supervisor(InlineServer):
         #: Messages about children that are not part of the plan under way; they are handled after it.
         self._kept: deque[Term] = deque()
         self._parents: frozenset[Pid] = frozenset()
-        #: Children that are gone from the tables before the EXIT of their link has come.
-        self._done_with: set[Pid] = set()
         self._stopped = trio.Event()
         self._exit_reason: Term = None
         self._ending = False
@@ -302,8 +300,7 @@ class Supervisor(InlineServer):
                 child.timer = self.node.call_later(shutdown, lambda: self._kill(child, pid))
             self.process.exit(pid, SHUTDOWN)
         if child.pid is pid and not self.node.is_alive(pid):
-            self._done_with.add(pid)
-            self._gone(child)
+            self._gone(child)  # the EXIT that is still to come is a stranger's
 
     def _kill(self, child: _Child, pid: Pid) -> None:
         log.warning("%r: child %r did not end in %s s; killed", self.process, child.spec.id, child.spec.shutdown)
@@ -362,9 +359,6 @@ class Supervisor(InlineServer):
     # -- when a child ends
 
     def _exited(self, pid: Pid, reason: Term) -> None:
-        if pid in self._done_with:
-            self._done_with.discard(pid)
-            return
         child = next((child for child in self._children.values() if child.pid == pid), None)
         if child is None:
             if not self._ending and self._is_parent(pid):
@@ -378,7 +372,7 @@ class Supervisor(InlineServer):
             self._ended_by_itself(child, reason)
 
     def _is_parent(self, pid: Pid) -> bool:
-        # A child that ended while it was being started is unknown here, but it is younger.
+        # A former child, or one that ended while it was being started, is unknown here, but it is younger.
         me = self.process.pid
         return pid in self._parents or (pid.node == me.node and (pid.serial, pid.id) < (me.serial, me.id))
 

@@ -115,6 +115,8 @@ class TestFailures:
             with pytest.raises(CallTimeout, match=r"calc on two@127\.0\.0\.1 did not answer within 0\.01 s") as error:
                 await gen.call(caller, CALC, Atom("keep"), timeout=0.01)
             assert error.value.reason == Atom("timeout")
+            left = one.statistics()
+            assert (left["processes"], left["monitors"], left["aliases"]) == (2, 0, 0)
             # Its answer is on the wire before that of this call.
             assert await gen.call(caller, CALC, (Atom("answer_kept"), Atom("late"))) == 1
             assert len(process.mailbox) == 0
@@ -189,6 +191,17 @@ async def test_a_process_that_calls_itself_is_told_so(one_node: Node) -> None:
             with pytest.raises(CallError, match="calls itself") as error:
                 await gen.call(process, dest, Atom("x"))
             assert error.value.reason == Atom("calling_self")
+
+
+async def test_an_answer_in_the_moment_of_giving_up_does_not_stay(one_node: Node) -> None:
+    async with one_node.open_process("asked") as asked, one_node.open_process() as process:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gen.call, process, "asked", 1)
+            _, from_, _ = await asked.receive()
+            nursery.cancel_scope.cancel()
+            gen.reply(asked, from_, "too late")
+            assert len(process.mailbox) == 1
+        assert len(process.mailbox) == 0
 
 
 async def test_messages_before_the_answer_stay_in_order(two_nodes: tuple[Node, Node]) -> None:

@@ -307,6 +307,38 @@ async def test_other_exits_wait_until_a_group_is_restarted(
     assert pids(supervisor) == {"a": one_node.whereis("a"), "b": one_node.whereis("b"), "s": pids(supervisor)["s"]}
 
 
+async def test_a_failed_restart_waits_until_a_group_is_restarted(
+    one_node: Node, worker: Callable[..., ChildSpec], log: Log
+) -> None:
+    failing = False
+
+    def start_x() -> Pid:
+        if failing:
+            raise RuntimeError("not yet")
+        return one_node.start_inline(Worker("x", log), name="x")
+
+    stubborn = ChildSpec("s", lambda: Stubborn.start_nowait(one_node, "s", log, True))
+    supervisor = start(one_node, worker("a"), stubborn, ChildSpec("x", start_x), strategy="rest_for_one", intensity=3)
+    await trio.testing.wait_all_tasks_blocked()
+    log.clear()
+
+    class Killer(InlineServer):
+        """Both exits reach the supervisor before it can try x a second time."""
+
+        def handle_message(self, message: Term) -> None:
+            for name in ("x", "a"):
+                self.process.send(name, "crash")
+
+    killer = one_node.start_inline(Killer())
+    failing = True
+    one_node.send(killer, "go")
+    assert log.take() == ["-x", "-a"]
+    failing = False
+    await trio.testing.wait_all_tasks_blocked()
+    assert log.take() == ["s asked", "-s", "+a", "+x", "+s"]
+    assert pids(supervisor)["x"] == one_node.whereis("x")
+
+
 @pytest.mark.parametrize("shutdown", [0.01, "brutal_kill"])
 async def test_a_child_that_does_not_end_is_killed(
     one_node: Node, worker: Callable[..., ChildSpec], log: Log, shutdown: Any
