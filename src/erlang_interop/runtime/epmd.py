@@ -48,6 +48,8 @@ log = logging.getLogger("erlang_interop.epmd")
 #: Seconds before the first and, at most, between later attempts to register again.
 FIRST_RETRY: Final = 0.2
 LAST_RETRY: Final = 5.0
+#: Seconds that leaving waits, at most, for EPMD to forget the name.
+LEAVE_TIME: Final = 1.0
 
 
 def default_port() -> int:
@@ -205,7 +207,21 @@ async def stay_registered(registration: Registration, register_again: Callable[[
             registration = await _until_registered(register_again)
             log.warning("registered with EPMD again")
     finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_TIME):
+            await _leave(registration.stream)
         registration.stream.close()
+
+
+async def _leave(stream: Stream) -> None:
+    """Give the name back. EPMD has forgotten it when this returns: the next node may have it at once."""
+    if stream.closed:
+        return
+    try:
+        stream.end()
+        while await stream.receive_some():
+            pass
+    except OSError as error:
+        log.info("the connection to EPMD broke: %s", error)
 
 
 async def _until_registered(register_again: Callable[[], Awaitable[Registration]]) -> Registration:

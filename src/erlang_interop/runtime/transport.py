@@ -90,6 +90,15 @@ class Stream:
             if error.errno not in (errno.ENOTCONN, errno.EBADF):
                 raise
 
+    def end(self) -> None:
+        """End our direction: the other side reads the end of the stream. Raises OSError."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._socket.fileno() < 0
+
     def close(self) -> None:
         """Close the socket; may be called again."""
         if self._socket.fileno() >= 0:

@@ -2,12 +2,13 @@
 
 import pytest
 import trio
+import trio.testing
 
 from erlang_interop.errors import EpmdError, EpmdUnavailable, NameTaken, NoSuchNode
 from erlang_interop.runtime import EpmdAddress, EpmdServer
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.transport import Stream, listen
-from erlang_interop.wire.epmd import EPMD_PORT, NodeEntry
+from erlang_interop.wire.epmd import EPMD_PORT, Alive2Reply, NodeEntry, encode_alive2_reply
 from tests.support import free_port
 
 
@@ -110,3 +111,36 @@ async def registered_at(address: EpmdAddress, expected: list[NodeEntry], *, gone
                 if gone_is_fine:
                     return
             await trio.lowlevel.checkpoint()
+
+
+async def test_a_name_is_free_as_soon_as_its_node_has_left(address: EpmdAddress) -> None:
+    async def never() -> client.Registration:
+        raise AssertionError("EPMD did not go away")
+
+    for port in range(1, 21):
+        registration = await client.register(address, "one", port, visible=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.stay_registered, registration, never)
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+
+async def test_leaving_does_not_wait_for_an_epmd_that_is_stuck(autojump_clock: trio.testing.MockClock) -> None:
+    async def say_nothing_more(stream: Stream) -> None:
+        try:
+            await stream.receive_some()
+            await stream.send_all(encode_alive2_reply(Alive2Reply(0, 4711)))
+            await trio.sleep_forever()
+        finally:
+            stream.close()
+
+    listener = await listen("127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.serve, say_nothing_more, nursery)
+        address = EpmdAddress(port=listener.port)
+        registration = await client.register(address, "one", 1, visible=False)
+        with trio.move_on_after(0):
+            await client.stay_registered(registration, lambda: client.register(address, "one", 1, visible=False))
+        assert registration.stream.closed
+        nursery.cancel_scope.cancel()
+    listener.close()
