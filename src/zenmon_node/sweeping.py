@@ -22,6 +22,7 @@ class _Tick(enum.Enum):
     """What a server sends itself; no peer can forge it, for it is no term."""
 
     TICK = enum.auto()
+    IDLE = enum.auto()
 
 
 class SweepingServer(InlineServer):
@@ -30,7 +31,10 @@ class SweepingServer(InlineServer):
     A tick is a message to the server itself, so an exception in it ends the process like one in any other handler.
     """
 
+    #: Seconds after which a server without work has :meth:`idle` called; None: never.
+    idle_after: float | None = None
     _timer: Timer | None = None
+    _idle_timer: Timer | None = None
 
     def receive(self, message: Term) -> None:
         """One message from somebody else."""
@@ -40,6 +44,9 @@ class SweepingServer(InlineServer):
         """It is time: sweep, do the next slice, and say when to be woken again."""
         raise NotImplementedError
 
+    def idle(self) -> None:
+        """There has been work, and there is none now: tidy up."""
+
     @staticmethod
     def now() -> float:
         """Seconds, monotonic."""
@@ -47,7 +54,11 @@ class SweepingServer(InlineServer):
 
     def wake_at(self, due: float | None) -> None:
         """Call :meth:`tick` at ``due`` (seconds as :meth:`now`), or earlier if that is arranged already; None: no."""
-        if due is None or not self.process.alive:
+        if not self.process.alive:
+            return
+        if due is None:
+            if self._idle_timer is None and self.idle_after is not None:
+                self._idle_timer = self.process.send_after(self.idle_after, self.process.pid, _Tick.IDLE)
             return
         if self._timer is not None:
             if self._timer.deadline <= due:
@@ -60,11 +71,15 @@ class SweepingServer(InlineServer):
         if message is _Tick.TICK:
             self._timer = None
             self.tick()
+        elif message is _Tick.IDLE:
+            self._idle_timer = None
+            if self._timer is None:
+                self.idle()
         else:
             self.receive(message)
 
     def terminated(self, reason: Term) -> None:
         """Let no tick outlive the process."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()

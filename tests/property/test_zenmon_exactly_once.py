@@ -50,6 +50,7 @@ class Remote:
         self.monitors: dict[Reference, tuple[Pid | None, m.Target]] = {}
         self.inbox: deque[Term] = deque()
         self.proxy: ProxyCore | None = ProxyCore(self.name, self, TIGHT)
+        self.proxy.slice_size = 2
 
     # -- ProxyPort
 
@@ -175,6 +176,7 @@ class World(RuleBasedStateMachine):
         self.now = 1000.0
         self.local = LocalCore(HERE, TIGHT)
         self.local.port = self
+        self.local.slice_size = 2
         self.remotes: dict[Atom, Remote] = {}
         self.living = set(SUBSCRIBERS)
         self.expected: dict[Reference, tuple[Pid, m.Target]] = {}
@@ -202,6 +204,7 @@ class World(RuleBasedStateMachine):
 
     def start_connector(self, core: ConnectorCore) -> None:
         core.port = _Port(self.remotes[core.remote])
+        core.slice_size = 2
 
     def update_connector(self, core: ConnectorCore) -> None:
         pass
@@ -220,9 +223,14 @@ class World(RuleBasedStateMachine):
     def a_process_starts(self, node: Atom, name: Atom | None) -> None:
         self.spawn(node, name)
 
-    @rule(node=st.sampled_from(REMOTES), number=st.integers(1, 8), subscriber=st.sampled_from(SUBSCRIBERS))
-    def monitor_a_pid(self, node: Atom, number: int, subscriber: Pid) -> None:
-        self.monitor(pid(number, node), subscriber)
+    @rule(
+        node=st.sampled_from(REMOTES),
+        numbers=st.lists(st.integers(1, 8), min_size=1, max_size=6),
+        subscriber=st.sampled_from(SUBSCRIBERS),
+    )
+    def monitor_pids(self, node: Atom, numbers: list[int], subscriber: Pid) -> None:
+        for number in numbers:
+            self.monitor(pid(number, node), subscriber)
 
     @rule(node=st.sampled_from(REMOTES), name=st.sampled_from(NAMES), subscriber=st.sampled_from(SUBSCRIBERS))
     def monitor_a_name(self, node: Atom, name: Atom, subscriber: Pid) -> None:
@@ -243,11 +251,12 @@ class World(RuleBasedStateMachine):
                 assert ref not in self.delivered
                 self.silenced.add(ref)
 
-    @rule(node=st.sampled_from(REMOTES), number=st.integers(1, 8))
-    def a_process_dies(self, node: Atom, number: int) -> None:
-        process = pid(number, node)
-        if process in self.remotes[node].alive:
-            self.remotes[node].dies(process, Atom(f"reason_{number}"))
+    @rule(node=st.sampled_from(REMOTES), data=st.data())
+    def processes_die(self, node: Atom, data: st.DataObject) -> None:
+        alive = sorted(self.remotes[node].alive, key=str)
+        if alive:
+            for process in data.draw(st.lists(st.sampled_from(alive), min_size=1, max_size=5, unique=True)):
+                self.remotes[node].dies(process, Atom(f"reason_{process.id}"))
 
     @rule(subscriber=st.sampled_from(SUBSCRIBERS[1:]))
     def a_subscriber_dies(self, subscriber: Pid) -> None:
@@ -282,25 +291,35 @@ class World(RuleBasedStateMachine):
             if not (remote.step_there() if there else remote.step_here()):
                 break
 
-    @rule(slices=st.integers(1, 3))
-    def the_local_runs(self, slices: int) -> None:
-        self.run_local(slices)
+    @rule(limit=st.integers(1, 3))
+    def the_local_runs(self, limit: int) -> None:
+        self.run_local(limit)
+
+    @rule(rounds=st.integers(1, 4))
+    def all_goes_on(self, rounds: int) -> None:
+        """What the other rules do step by step, so that monitors get as far as the Proxy often enough."""
+        for _ in range(rounds):
+            self.now += 0.1
+            for remote in self.remotes.values():
+                while remote.step_there() or remote.step_here():
+                    pass
+                self.run_proxy(remote)
+            self.run_local(3)
 
     @rule(node=st.sampled_from(REMOTES))
     def a_proxy_runs(self, node: Atom) -> None:
         self.run_proxy(self.remotes[node])
 
-    def run_local(self, slices: int) -> None:
+    def run_local(self, limit: int) -> None:
         for connector in self.local.connectors.values():
-            connector.work(slices)
             connector.sweep(self.now)
-        self.local.work(slices)
-        for subscriber, message in self.local.dispatcher.deliver(self.now, slices):
+        self.local.work()
+        for subscriber, message in self.local.dispatcher.deliver(self.now, limit):
             self.deliver(subscriber, message)
 
     def run_proxy(self, remote: Remote) -> None:
         if remote.proxy is not None:
-            remote.proxy.work(2)
+            remote.proxy.work()
             remote.proxy.sweep(self.now)
 
     def deliver(self, subscriber: Pid, message: Any) -> None:

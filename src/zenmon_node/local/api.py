@@ -90,9 +90,11 @@ class LocalCore:
         tables: The references.
         dispatcher: The queue of DOWN messages.
         connectors: By node.
+        slice_size: Most monitors cleaned up between two turns of the loop.
     """
 
     port: LocalPort
+    slice_size = SLICE
 
     def __init__(self, node: Atom, settings: Settings) -> None:
         self.node = node
@@ -199,8 +201,9 @@ class LocalCore:
         """True while something is to be cleaned up."""
         return bool(self._cleanup)
 
-    def work(self, limit: int = SLICE) -> None:
-        """Clean up at most ``limit`` monitors."""
+    def work(self) -> None:
+        """Clean up one slice of monitors."""
+        limit = self.slice_size
         while self._cleanup and limit > 0:
             for ref, target in islice(self._cleanup[0], limit):
                 limit -= 1
@@ -208,6 +211,10 @@ class LocalCore:
                 self._withdraw(ref, target)
             if limit > 0:
                 self._cleanup.popleft()
+
+    def idle_after(self) -> float:
+        """Seconds without work after which memory is given back."""
+        return self._settings.hibernation_threshold * self._settings.connector_sweep_interval / 1000
 
     # -- a new process takes over
 

@@ -27,6 +27,7 @@ from erlang_interop.terms import Reference
 
 from .. import messages as m
 from ..complaints import Complaints
+from ..memory import compacted
 from ..pacing import SLICE, Pacer
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ class ConnectorCore:
         state: What is known of the remote.
         attempt: Failures in a row.
         retry_at: When the penalty ends, in seconds.
+        slice_size: Most certificates fanned out between two turns of the loop.
     """
 
     port: ConnectorPort
+    slice_size = SLICE
 
     def __init__(self, remote: Atom, dispatcher: DispatcherCore, settings: Settings) -> None:
         self.remote = remote
@@ -314,8 +317,9 @@ class ConnectorCore:
         if len(self._jobs) == 1:
             self.work()
 
-    def work(self, limit: int = SLICE) -> None:
-        """Fan out at most ``limit`` certificates of the oldest summaries."""
+    def work(self) -> None:
+        """Fan out one slice of the oldest summaries."""
+        limit = self.slice_size
         while self._jobs and limit > 0:
             job = self._jobs[0]
             limit -= 1
@@ -335,6 +339,11 @@ class ConnectorCore:
         references = monitors.pop(certificate[0], None)
         if references is not None:
             self._dispatcher.enqueue(certificate[0], references, certificate[1])
+
+    def compact(self) -> None:
+        """Give back memory that the monitors of the past have taken."""
+        if not self._jobs:  # they hold the table as it is
+            self._monitors = compacted(self._monitors)
 
     # -- a new process takes over
 

@@ -61,11 +61,15 @@ class Connector(SweepingServer):
     Args:
         core: Its decisions and tables; they outlive the process.
         changed: Called when the core may have put work into the Dispatcher or changed its mind about the remote.
+        idled: Called when it has had nothing to do for a while.
     """
 
-    def __init__(self, core: ConnectorCore, changed: Callable[[ConnectorCore], None]) -> None:
+    def __init__(
+        self, core: ConnectorCore, changed: Callable[[ConnectorCore], None], idled: Callable[[], None]
+    ) -> None:
         self.core = core
         self._changed = changed
+        self._idled = idled
 
     def started(self) -> None:
         """Take the core over."""
@@ -85,6 +89,11 @@ class Connector(SweepingServer):
         """Sweep."""
         self.core.sweep(self.now())
         self._rearm()
+
+    def idle(self) -> None:
+        """Give back memory."""
+        self.core.compact()
+        self._idled()
 
     def _rearm(self) -> None:
         self._changed(self.core)
@@ -197,6 +206,7 @@ class Local(SweepingServer):
     def reconfigured(self) -> None:
         """The settings of the cores have changed: their timers may be too late."""
         for server in self._servers.values():
+            server.idle_after = self.core.idle_after()
             server.update()
 
     def tick(self) -> None:
@@ -220,7 +230,8 @@ class Local(SweepingServer):
 
     def start_connector(self, core: ConnectorCore) -> None:
         """Run a Connector, linked: it does not outlive the Local."""
-        server = Connector(core, self._connector_changed)
+        server = Connector(core, self._connector_changed, self.core.tables.compact)
+        server.idle_after = self.core.idle_after()
         self._servers[core.remote] = server
         self.node.start_inline(server, link_to=self.process.pid)
 

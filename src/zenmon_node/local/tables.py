@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..memory import compacted
+
 if TYPE_CHECKING:
     from erlang_interop.terms import Pid, Reference
 
@@ -72,6 +74,11 @@ class LocalTables:
     def take_subscriber(self, subscriber: Pid) -> dict[Reference, Target]:
         """Take all monitors of a process that has died; give each to :meth:`forget`. None of them fires any more."""
         return self._subscribers.pop(subscriber, {})
+
+    def compact(self) -> None:
+        """Give back memory that the rows of the past have taken."""
+        self._owners = compacted(self._owners)
+        self._subscribers = compacted(self._subscribers)
 
     def forget(self, ref: Reference) -> None:
         """Finish the removal of a monitor from :meth:`take_subscriber`."""

@@ -75,7 +75,10 @@ class ProxyCore:
     Attributes:
         tables: The subscriptions.
         complaints: What had to be ignored.
+        slice_size: Most instructions carried out between two turns of the loop.
     """
+
+    slice_size = SLICE
 
     def __init__(self, node: Atom, port: ProxyPort, settings: Settings) -> None:
         self._node = node
@@ -166,8 +169,9 @@ class ProxyCore:
         if len(self._jobs) == 1:
             self.work()
 
-    def work(self, limit: int = SLICE) -> None:
-        """Do at most ``limit`` steps of the oldest jobs."""
+    def work(self) -> None:
+        """Do one slice of the oldest jobs."""
+        limit = self.slice_size
         while self._jobs and limit > 0:
             job = self._jobs[0]
             limit -= 1

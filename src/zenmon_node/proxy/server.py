@@ -33,11 +33,16 @@ class Proxy(SweepingServer):
     def started(self) -> None:
         """Start empty: with the process before this one its native monitors have gone, and its clients were told."""
         self.core = ProxyCore(self.node.name, self, self._settings)
+        self._set_idle_after()
+
+    def _set_idle_after(self) -> None:
+        self.idle_after = self._settings.hibernation_threshold * self._settings.batcher_sweep_interval / 1000
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""
         self._settings = settings
         self.core.configure(settings)
+        self._set_idle_after()
         self.wake_at(self.core.next_due(self.now()))
 
     def receive(self, message: Term) -> None:
@@ -51,6 +56,10 @@ class Proxy(SweepingServer):
         self.core.work()
         self.core.sweep(now)
         self.wake_at(self.core.next_due(now))
+
+    def idle(self) -> None:
+        """Give back memory."""
+        self.core.tables.compact()
 
     # -- ProxyPort
 

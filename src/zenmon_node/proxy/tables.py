@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from erlang_interop.terms import Pid
 
+from ..memory import compacted
+
 if TYPE_CHECKING:
     from erlang_interop.terms import Reference
 
@@ -109,6 +111,11 @@ class ProxyTables:
     def release(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
         """Finish the removal of one row from :meth:`take_rows`; the result is that of :meth:`remove`."""
         return self._unlist(target, subscriber, ref)
+
+    def compact(self) -> None:
+        """Give back memory that the rows of the past have taken."""
+        self._subscriptions = compacted(self._subscriptions)
+        self._subscribers = compacted({pid: compacted(rows) for pid, rows in self._subscribers.items()})
 
     def _unlist(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
         row = self._subscriptions.get(target)
