@@ -284,8 +284,9 @@ class Node:
         except* Exit as group:
             reason = _first(group).reason  # type: ignore[attr-defined]
         except* Exception as group:
-            log.error("%r crashed; it ends", process, exc_info=group)
-            reason = crash_reason(_first(group))
+            error = _first(group)
+            log.error("%r crashed; it ends", process, exc_info=error)
+            reason = crash_reason(error)
         finally:
             self._router.terminate(process, reason)
 
