@@ -17,6 +17,9 @@ MIRRORS = {SOURCES / "zenmon_node": TESTS / "unit" / "zenmon", SOURCES / "erlang
 ELSEWHERE = {
     "erlang_interop/testing/beam.py": "interop/test_beam.py",  # a launcher of BEAMs is tested by launching some
     "erlang_interop/testing/beam_control.py": "interop/test_beam.py",
+    # names alone, without a rule of their own: wrong ones fail where they are used
+    "erlang_interop/_native.py": "unit/test_terms.py",
+    "erlang_interop/runtime/atoms.py": "unit/runtime/test_process.py",
 }
 """Modules whose test is not a unit test, and where it is instead."""
 
