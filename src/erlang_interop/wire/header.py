@@ -189,9 +189,8 @@ class HeaderWriter:
         return bytes((count,)) + bytes(flags) + b"".join(references)
 
     def knows(self, refs: dict[bytes, int]) -> bool:
-        """Whether all these atoms have slots: their header then announces nothing, and may be sent again and again."""
-        slots = self._slots
-        return all([wire in slots for wire in refs])
+        """Return whether all these atoms have slots: their header then announces nothing, and may be repeated."""
+        return refs.keys() <= self._slots.keys()
 
     def _fill(self, wire: bytes) -> int:
         """Give an atom a slot. One in use may be taken over: the reader takes a header's references in their order."""
