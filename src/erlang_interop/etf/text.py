@@ -135,7 +135,9 @@ def _leaf(term: Term) -> str:
         last = term.data[-1] >> (8 - term.bits)
         return f"<<{''.join(f'{byte},' for byte in term.data[:-1])}{last}:{term.bits}>>"
     if isinstance(term, (Pid, Port, Reference)):
-        return str(term)
+        return "".join(
+            [character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(term)]
+        )
     if isinstance(term, Export):
         return f"fun {_atom(term.module)}:{_atom(term.function)}/{term.arity}"
     if isinstance(term, Fun):
