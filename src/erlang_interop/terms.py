@@ -418,7 +418,13 @@ class BitString:
 
 @final
 class ImproperList:
-    """A list whose tail is no list: ``[1, 2 | Tail]`` is ``ImproperList([1, 2], tail)``."""
+    """A list whose tail is no list: ``[1, 2 | Tail]`` is ``ImproperList([1, 2], tail)``.
+
+    A tail that is an improper list itself continues the elements, as in Erlang.
+
+    Raises:
+        ValueError: No elements, or the tail is a list: that is an ordinary list.
+    """
 
     __slots__ = ("elements", "tail")
     __match_args__: ClassVar[tuple[str, ...]] = ("elements", "tail")
@@ -430,6 +436,9 @@ class ImproperList:
     def __init__(self, elements: list[Any], tail: Any) -> None:
         if not elements or isinstance(tail, list):
             raise ValueError("an ImproperList has at least one element and a tail that is no list; else use a list")
+        if isinstance(tail, ImproperList):
+            elements = elements + tail.elements
+            tail = tail.tail
         self.elements = elements
         self.tail = tail
 

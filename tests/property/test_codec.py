@@ -75,13 +75,17 @@ def terms(draw: st.DrawFn, depth: int = 3, leaf: st.SearchStrategy[Any] = leaves
     if kind == 2:
         return tuple(parts)
     if kind == 3:
-        return ImproperList(parts, draw(leaf.filter(lambda tail: not isinstance(tail, list)))) if parts else parts
+        return ImproperList(parts, draw(no_list(depth - 1, leaf, readable=readable))) if parts else parts
     if kind == 4:
         return as_decoded(list(zip(parts[::2], parts[1::2], strict=False)))
     if kind == 5:
         uniq = draw(st.binary(min_size=16, max_size=16))
         return Fun(draw(atoms), draw(u32), uniq, draw(u32), draw(u64), draw(u8), draw(pids), tuple(parts))
     return Record(draw(atoms), draw(atoms), draw(st.booleans()), tuple((draw(atoms), part) for part in parts))
+
+
+def no_list(depth: int, leaf: st.SearchStrategy[Any], *, readable: bool) -> st.SearchStrategy[Any]:
+    return terms(depth, leaf, readable=readable).filter(lambda tail: not isinstance(tail, list))
 
 
 readable_leaves = st.one_of(

@@ -186,6 +186,11 @@ def test_an_improper_list_is_not_a_list() -> None:
         ImproperList([], 2)
 
 
+def test_an_improper_list_as_tail_is_the_same_list() -> None:
+    """As in Erlang, where ``[1 | [2 | 3]]`` is ``[1, 2 | 3]``."""
+    assert ImproperList([1], ImproperList([2], 3)) == ImproperList([1, 2], 3)
+
+
 def test_record_fields_by_name() -> None:
     record = Record(Atom("m"), Atom("r"), False, ((Atom("x"), 1), (Atom("y"), 2)))
     assert record["y"] == record[Atom("y")] == 2
