@@ -54,6 +54,8 @@ def configure(level: Level = "info", *, as_json: bool = False, stream: TextIO | 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # What the library calls information, the program says in its own words; what it calls a warning is one.
+    logging.getLogger("erlang_interop").setLevel("WARNING" if level == "info" else level.upper())
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -266,9 +266,10 @@ class Beam:
             BeamDiedError: it did not boot; the message ends with its log.
         """
         beam = cls(root, name, cookie, epmd_port)
+        booted = beam._waiting[READY_ID]  # it leaves the table with its answer, or with the end of a BEAM that fails
         beam._launch(hidden, code_paths, args, environment or {})
         try:
-            beam.release = beam._result(beam._waiting[READY_ID], boot_limit, "did not boot")[1]
+            beam.release = beam._result(booted, boot_limit, "did not boot")[1]
         except BaseException:
             beam.close()
             raise

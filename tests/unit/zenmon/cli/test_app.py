@@ -1,0 +1,79 @@
+"""What can be written on the command line, and what is refused before anything is tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zenmon_node.cli import ExitStatus, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "nonsense"),
+        (["ping"], "NODE"),
+        (["ping", "beam"], "name@host"),
+        (["ping", "beam@127.0.0.1", "--timeout", "soon"], "--timeout"),
+        (["ping", "beam@127.0.0.1", "--cookie", "secret"], "--cookie"),
+        (["ping", "beam@127.0.0.1", "--cookie-file", "/nonexistent"], "/nonexistent"),
+        (["monitor"], "TARGET"),
+        (["monitor", "worker"], "worker@beam@127.0.0.1"),
+        (["send", "worker@beam@127.0.0.1", "{"], "no Erlang term"),
+        (["call", "beam@127.0.0.1", "lists", "sum", "[1,"], "no Erlang term"),
+        (["call", "beam@127.0.0.1", "lists"], "FUNCTION"),
+        (["call", "beam@127.0.0.1", "lists", "sum", "--timeuot", "3"], "--timeuot"),
+        (["run"], "--name"),
+        (["run", "--name", "nohost"], "name@host"),
+        (["run", "--name", "py@127.0.0.1", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
+    ],
+)
+def test_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) is ExitStatus.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("zenmon-node: ")
+    assert err.count("\n") == 1
+
+
+def test_a_secret_is_not_taken_from_the_command_line_nor_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ping", "beam@127.0.0.1", "--cookie", "geheim"]) is ExitStatus.USAGE
+    assert "geheim" not in capsys.readouterr().err
+
+
+def test_settings_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "zenmon.toml"
+    config.write_text("[zen_monitor]\ndemand_interavl = 5\n")
+    assert main(["run", "--name", "py@127.0.0.1", "--config", str(config)]) is ExitStatus.USAGE
+    assert "did you mean demand_interval" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) is ExitStatus.DONE
+    out = capsys.readouterr().out
+    for command in ("run", "demo", "monitor", "ping", "names", "nodes", "send", "call"):
+        assert f"│ {command} " in out
+
+
+def test_nothing_asked_for_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) is ExitStatus.USAGE
+    assert "Commands" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) is ExitStatus.DONE
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("zenmon_node.cli.commands.epmd_names", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["names"])

@@ -1,0 +1,281 @@
+"""The commands against a second Python node: what they print, what they end with, and what they say when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from erlang_interop import Atom, EpmdAddress, Exit, GenServer, Node, Pid, open_node
+from tests.command import Command
+from tests.support import free_port
+from zenmon_node.cli import ExitStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from erlang_interop import From, Process, Term
+
+COOKIE = "the cookie of these tests"
+
+
+@pytest.fixture
+def epmd_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def command(tmp_path: Path, epmd_port: int) -> Command:
+    return Command(tmp_path, epmd_port, COOKIE)
+
+
+@pytest.fixture
+async def peer(epmd_port: int) -> AsyncIterator[Node]:
+    """The node that the commands talk to; it brings the EPMD of these tests."""
+    name = f"peer{os.getpid()}@127.0.0.1"
+    async with open_node(name, cookie=COOKIE, epmd=EpmdAddress(port=epmd_port), embedded_epmd=True) as node:
+        yield node
+
+
+class Rex(GenServer):
+    """As much of a BEAM's ``rex`` as these tests call."""
+
+    def handle_call(self, request: Term, from_: From) -> Any:
+        match request:
+            case (Atom("call"), Atom("lists"), Atom("sum"), [list(numbers)], _):
+                return sum(numbers)
+            case (Atom("call"), Atom("erlang"), Atom("nodes"), [Atom(kind)], _):
+                return self.node.nodes("hidden" if kind == "hidden" else "visible")
+            case (Atom("call"), Atom("erlang"), Atom("is_process_alive"), [Pid() as pid], _):
+                return self.node.is_alive(pid)
+            case (Atom("call"), Atom("erlang"), Atom("hd"), [[]], _):
+                return (Atom("badrpc"), (Atom("EXIT"), (Atom("badarg"), [])))
+        return (Atom("badrpc"), (Atom("EXIT"), (Atom("undef"), [])))
+
+
+async def test_ping(command: Command, peer: Node) -> None:
+    done = await command("ping", peer.name.name)
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "pong\n", "")
+
+
+async def test_ping_from_a_cookie_file(command: Command, peer: Node, tmp_path: Path) -> None:
+    (tmp_path / "cookie").write_text(f"{COOKIE}\n")
+    done = await command("ping", peer.name.name, "--cookie-file", str(tmp_path / "cookie"), ZENMON_COOKIE="wrong")
+    assert (done.status, done.out) == (ExitStatus.DONE, "pong\n")
+
+
+async def test_ping_from_the_cookie_file_of_the_user(peer: Node, tmp_path: Path, epmd_port: int) -> None:
+    (tmp_path / ".erlang.cookie").write_text(COOKIE)
+    done = await Command(tmp_path, epmd_port, None)("ping", peer.name.name)
+    assert (done.status, done.out) == (ExitStatus.DONE, "pong\n")
+
+
+async def test_no_cookie_at_all(peer: Node, tmp_path: Path, epmd_port: int) -> None:
+    done = await Command(tmp_path, epmd_port, None)("ping", peer.name.name)
+    assert done.status == ExitStatus.USAGE
+    assert "--cookie-file" in done.err
+    assert "ZENMON_COOKIE" in done.err
+
+
+async def test_a_wrong_cookie(command: Command, peer: Node) -> None:
+    done = await command("ping", peer.name.name, ZENMON_COOKIE="geheim")
+    assert done.status == ExitStatus.REFUSED
+    assert peer.name.name in done.err
+    assert "cookie" in done.err
+    assert "--cookie-file" in done.err
+    assert "geheim" not in done.err
+    assert COOKIE not in done.err
+    assert done.err.count("\n") == 1
+
+
+async def test_a_name_that_is_taken(command: Command, peer: Node) -> None:
+    for words in (["ping", peer.name.name, "--name", peer.name.name], ["run", "--name", peer.name.name]):
+        done = await command(*words)
+        assert done.status == ExitStatus.REFUSED
+        assert "choose another name" in done.err
+        assert peer.name.name.partition("@")[0] in done.err
+
+
+async def test_a_host_that_does_not_resolve(command: Command, peer: Node) -> None:
+    for words in (["ping", "beam@no-such-host.invalid"], ["run", "--name", "py@no-such-host.invalid"]):
+        done = await command(*words)
+        assert done.status == ExitStatus.REFUSED
+        assert "'no-such-host.invalid' does not resolve" in done.err
+
+
+async def test_a_port_that_is_taken(command: Command, peer: Node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = await command("run", "--name", "py@127.0.0.1", "--port", str(port))
+    assert done.status == ExitStatus.REFUSED
+    assert f"127.0.0.1:{port}" in done.err
+    assert "another port" in done.err
+
+
+async def test_a_node_that_nobody_knows(command: Command, peer: Node) -> None:
+    for words in (
+        ["ping", "nosuch@127.0.0.1"],
+        ["nodes", "nosuch@127.0.0.1"],
+        ["call", "nosuch@127.0.0.1", "erlang", "node"],
+        ["send", "worker@nosuch@127.0.0.1", "hello"],
+        ["monitor", "worker@nosuch@127.0.0.1"],
+        ["run", "--name", "py@127.0.0.1", "--connect", "nosuch@127.0.0.1"],
+    ):
+        done = await command(*words)
+        assert done.status == ExitStatus.REFUSED
+        assert "knows no node 'nosuch'" in done.err
+        assert "Traceback" not in done.err
+
+
+async def test_a_node_that_cannot_be_reached(command: Command, epmd_port: int) -> None:
+    """EPMD knows it, but nobody listens on its port any more, as after a crash that EPMD has not noticed."""
+    async with open_node("epmd@127.0.0.1", cookie=COOKIE, epmd=EpmdAddress(port=epmd_port), embedded_epmd=True):
+        with socket.create_connection(("127.0.0.1", epmd_port)) as registration:
+            name = b"gone"
+            request = b"x" + free_port().to_bytes(2) + b"M\0" + b"\0\6\0\5" + len(name).to_bytes(2) + name + b"\0\0"
+            await trio.to_thread.run_sync(registration.sendall, len(request).to_bytes(2) + request)
+            assert (await trio.to_thread.run_sync(registration.recv, 6))[:2] == b"v\0"
+            done = await command("ping", "gone@127.0.0.1")
+    assert done.status == ExitStatus.REFUSED
+    assert "no connection to 127.0.0.1" in done.err
+
+
+async def test_a_node_that_does_not_answer(command: Command, peer: Node) -> None:
+    """Its net_kernel is gone: it is there, but does not answer a ping."""
+    net_kernel = peer.whereis("net_kernel")
+    assert net_kernel is not None
+    peer.unregister("net_kernel")
+    async with peer.open_process("net_kernel"):
+        done = await command("ping", peer.name.name, "--timeout", "1")
+    assert done.status == ExitStatus.REFUSED
+    assert "did not answer within 1.0 s" in done.err
+
+
+async def test_no_epmd(command: Command, epmd_port: int) -> None:
+    done = await command("ping", "beam@127.0.0.1")
+    assert done.status == ExitStatus.REFUSED
+    assert f"no EPMD answers on 127.0.0.1:{epmd_port}" in done.err
+    done = await command("names")
+    assert done.status == ExitStatus.REFUSED
+    done = await command("run", "--name", "py@127.0.0.1")
+    assert done.status == ExitStatus.REFUSED
+    assert "--embedded-epmd" in done.err
+
+
+async def test_names(command: Command, peer: Node) -> None:
+    done = await command("names")
+    assert done.status == ExitStatus.DONE
+    (line,) = done.out.splitlines()
+    assert line.startswith(f"name {peer.name.name.partition('@')[0]} at port ")
+
+
+async def test_nodes(command: Command, peer: Node, epmd_port: int) -> None:
+    await Rex.start(peer, name="rex")
+    options: dict[str, Any] = {"cookie": COOKIE, "epmd": EpmdAddress(port=epmd_port)}
+    async with (
+        open_node("seen@127.0.0.1", visible="passive", **options) as seen,
+        open_node("unseen@127.0.0.1", **options) as unseen,
+    ):
+        await seen.connect(peer.name)
+        await unseen.connect(peer.name)
+        done = await command("nodes", peer.name.name)
+    assert (done.status, done.out) == (ExitStatus.DONE, "seen@127.0.0.1 visible\nunseen@127.0.0.1 hidden\n")
+
+
+async def test_call(command: Command, peer: Node) -> None:
+    await Rex.start(peer, name="rex")
+    node = peer.name.name
+    done = await command("call", node, "lists", "sum", "[1, 2, -3]")
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "0\n", "")
+    worker = peer.spawn(_worker)
+    done = await command("call", node, "erlang", "is_process_alive", str(worker))
+    assert (done.status, done.out) == (ExitStatus.DONE, "true\n")
+    done = await command("call", node, "erlang", "hd", "[]")
+    assert (done.status, done.out) == (ExitStatus.REFUSED, "")
+    assert "badarg" in done.err
+    done = await command("call", node, "no", "such", "1", "2")
+    assert done.status == ExitStatus.REFUSED
+    assert "no function no:such/2" in done.err
+
+
+async def test_call_of_a_node_that_answers_no_calls(command: Command, peer: Node) -> None:
+    done = await command("call", peer.name.name, "erlang", "node")
+    assert done.status == ExitStatus.REFUSED
+    assert "rex on" in done.err
+
+
+async def test_send(command: Command, peer: Node) -> None:
+    async with peer.open_process("inbox") as inbox:
+        done = await command("send", f"inbox@{peer.name}", f'{{hello, [1, "abc"], {inbox.pid}}}')
+        assert (done.status, done.out, done.err) == (ExitStatus.DONE, "", "")
+        assert await inbox.receive(timeout=5) == (Atom("hello"), [1, [97, 98, 99]], inbox.pid)
+        done = await command("send", str(inbox.pid), "again")
+        assert done.status == ExitStatus.DONE
+        assert await inbox.receive(timeout=5) == Atom("again")
+
+
+async def test_send_to_nobody(command: Command, peer: Node) -> None:
+    done = await command("send", f"nobody@{peer.name}", "hello")
+    assert done.status == ExitStatus.REFUSED
+    assert "no process is registered as 'nobody'" in done.err
+    done = await command("send", f"<{peer.name}.99999.0>", "hello")
+    assert done.status == ExitStatus.REFUSED
+    assert "no living process" in done.err
+
+
+async def test_monitor(command: Command, peer: Node) -> None:
+    worker = peer.spawn(_worker, name="worker")
+    other = peer.spawn(_worker)
+    async with command.started("monitor", f"worker@{peer.name}", str(other), f"nobody@{peer.name}") as running:
+        await running.err.until("monitoring 3 processes")
+        assert (await running.out.until("DOWN")).endswith(f" DOWN nobody@{peer.name} noproc")
+        peer.send(worker, (Atom("stop"), (Atom("because"), "of ü")))
+        assert (await running.out.until("DOWN")).endswith(f' DOWN worker@{peer.name} {{because,<<"of ü"/utf8>>}}')
+        peer.exit(other, Atom("kill"))
+        assert (await running.out.until("DOWN")).endswith(f" DOWN {other} killed")
+        assert (await running.end()).status == ExitStatus.DONE
+
+
+async def test_monitor_as_json(command: Command, peer: Node) -> None:
+    done = await command("monitor", "--json", f"nobody@{peer.name}")
+    assert done.status == ExitStatus.DONE
+    line = json.loads(done.out)
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "event": "DOWN",
+        "target": f"nobody@{peer.name}",
+        "node": peer.name.name,
+        "object": f"{{nobody,'{peer.name}'}}",
+        "reason": "noproc",
+    }
+
+
+async def test_the_interrupt_key(command: Command, peer: Node) -> None:
+    peer.spawn(_worker, name="worker")
+    async with command.started("monitor", f"worker@{peer.name}") as running:
+        await running.err.until("monitoring 1 processes")
+        done = await running.signal(signal.SIGINT)
+    assert (done.status, done.out, done.err) == (ExitStatus.INTERRUPTED, "", "")
+
+
+async def test_a_reader_that_has_gone(command: Command, peer: Node) -> None:
+    worker = peer.spawn(_worker, name="worker")
+    async with command.started("monitor", f"worker@{peer.name}") as running:
+        await running.err.until("monitoring 1 processes")
+        assert running.process.stdout is not None
+        await running.process.stdout.aclose()
+        peer.exit(worker, Atom("kill"))
+        with trio.fail_after(20):
+            assert await running.process.wait() == ExitStatus.NO_READER
+        assert await running.err.rest() == ""
+
+
+async def _worker(process: Process) -> None:
+    message = await process.receive()
+    raise Exit(message[1])

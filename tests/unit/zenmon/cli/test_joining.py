@@ -1,0 +1,31 @@
+"""The cookie and the name that a command takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from erlang_interop import CookieMissing
+from zenmon_node.cli.joining import default_name, read_cookie
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_cookie_files(tmp_path: Path) -> None:
+    path = tmp_path / "cookie"
+    path.write_text("secret\nsomething else\n")
+    assert read_cookie(path) == "secret"
+    path.write_text("\n")
+    with pytest.raises(CookieMissing, match="empty"):
+        read_cookie(path)
+    with pytest.raises(CookieMissing, match="cannot be read"):
+        read_cookie(tmp_path)
+    assert read_cookie(None) is None
+
+
+def test_the_default_name_has_a_host_that_the_peer_takes() -> None:
+    assert default_name(["beam@127.0.0.1"]).endswith("@127.0.0.1")
+    assert default_name(["beam@localhost"]).endswith("@localhost")
+    assert "." not in default_name(["beam@elsewhere"]).partition("@")[2]
