@@ -38,6 +38,7 @@ from ..errors import (
     Superseded,
 )
 from ..flags import MANDATORY, DFlag, announced
+from ..terms import MAX_ATOM_CHARACTERS
 from .buffer import MessageBuffer
 
 if TYPE_CHECKING:
@@ -439,6 +440,8 @@ class Acceptor(_Handshake):
                 )
             if not _is_node_name(name):
                 raise self._wrong("a node name is 'name@host'")
+            if len(name) > MAX_ATOM_CHARACTERS:
+                raise self._wrong(f"a node name has at most {MAX_ATOM_CHARACTERS} characters, this one {len(name)}")
             self._check_flags(flags, known)
         except RemoteProtocolError:
             self._send_status(Verdict.NOT_ALLOWED)

@@ -264,6 +264,15 @@ def test_names_that_are_none(name: bytes) -> None:
     assert b.data_to_send() == b"\x00\x0csnot_allowed"
 
 
+def test_names_that_are_too_long_for_an_atom() -> None:
+    b = acceptor()
+    assert len(b.receive_data(name_message(b"a" * 253 + b"@h"))) == 1
+    b = acceptor()
+    with pytest.raises(RemoteProtocolError, match="at most 255 characters, this one 256"):
+        b.receive_data(name_message(b"a" * 254 + b"@h"))
+    assert b.data_to_send() == b"\x00\x0csnot_allowed"
+
+
 def test_dynamic_names_are_not_given_out() -> None:
     with pytest.raises(HandshakeError, match="NAME_ME"):
         acceptor().receive_data(name_message(b"127.0.0.1", OFFERED | DFlag.NAME_ME))
