@@ -31,7 +31,9 @@ u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 names = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda name: name not in ("true", "false", "nil"))
 atoms = names.map(Atom)
-pids = st.builds(Pid, atoms, u32, u32, u32)
+#: The empty name stands for the receiving node itself, so a BEAM puts its own in its place.
+nodes = names.filter(bool).map(Atom)
+pids = st.builds(Pid, nodes, u32, u32, u32)
 words = st.integers(1, 5).flatmap(lambda count: st.binary(min_size=4 * count, max_size=4 * count))
 leaves = st.one_of(
     st.integers(),
@@ -43,8 +45,8 @@ leaves = st.one_of(
     st.binary(max_size=40),
     st.builds(BitString, st.binary(min_size=1, max_size=10), st.integers(1, 7)),
     pids,
-    st.builds(Port, atoms, u64, u32),
-    st.builds(Reference, atoms, u32, words),
+    st.builds(Port, nodes, u64, u32),
+    st.builds(Reference, nodes, u32, words),
     st.builds(Export, atoms, atoms, u8),
     st.lists(u8, max_size=20),
 )

@@ -7,6 +7,7 @@ references as :func:`format_term` writes them. Manual: *Erlang Reference Manual,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from erlang_interop.errors import EncodeError, TermSyntaxError
@@ -42,6 +43,7 @@ _UNESCAPES: Final = {
 #: Integers longer than this many bits are written in base 16: Python refuses to print longer ones in base 10.
 _DECIMAL_BITS: Final = 4096
 _MAX_DEPTH: Final = 200
+_NO_CREATIONS: Final[Mapping[str, int]] = {}
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
@@ -210,18 +212,23 @@ _REFERENCE: Final = re.compile(
 )
 
 
-def parse_term(source: str) -> Term:
+def parse_term(source: str, *, creations: Mapping[str, int] = _NO_CREATIONS) -> Term:
     """Read one Erlang term, written as in Erlang source; a full stop at the end is allowed.
 
     Atoms (quoted where they must be), ``"strings"`` (lists of characters), ``<<"binaries">>``, ``<<1,2:4>>``,
     ``~"utf-8 binaries"``, integers (``-1``, ``16#ff``, ``$a``, ``1_000``), floats, lists, tuples, maps,
-    ``fun module:name/1``, and pids, ports and references as :func:`format_term` writes them. Those carry no creation in
-    their text and get 0, which a BEAM takes as "of whatever life of that node".
+    ``fun module:name/1``, and pids, ports and references as :func:`format_term` writes them.
+
+    Args:
+        source: The text.
+        creations: The creation of each node that a pid, port or reference may name, by the node's name: it does not
+            stand in their text, and the peer announces it when it connects. Without it they get 0, and are then equal
+            to nothing that lives.
 
     Raises:
         TermSyntaxError: Not one term; the message names the column.
     """
-    parser = _Parser(source)
+    parser = _Parser(source, creations)
     term = parser.term(0)
     if parser.peek() == ".":
         parser.pos += 1
@@ -233,8 +240,9 @@ def parse_term(source: str) -> Term:
 class _Parser:
     """A recursive descent over the text; ``pos`` is always in front of what was not read."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, creations: Mapping[str, int]) -> None:
         self.source = source
+        self.creations = creations
         self.pos = 0
 
     def error(self, message: str, pos: int | None = None) -> TermSyntaxError:
@@ -345,13 +353,15 @@ class _Parser:
         port = _PORT.match(self.source, start)
         if port is not None:
             self.pos = port.end()
-            return Port(self.node(port["node"], start), self.limited(port["id"], 64, start), 0)
+            node = self.node(port["node"], start)
+            return Port(node, self.limited(port["id"], 64, start), self.creations.get(node.name, 0))
         reference = _REFERENCE.match(self.source, start)
         if reference is not None:
             self.pos = reference.end()
             ids = [self.limited(word, 32, start) for word in reference["ids"][1:].split(".")]
             words = b"".join(word.to_bytes(4, "big") for word in reversed(ids))
-            return Reference(self.node(reference["node"], start), 0, words)
+            node = self.node(reference["node"], start)
+            return Reference(node, self.creations.get(node.name, 0), words)
         raise self.error("expected a map #{...}, or a #Port<name@host.N> or #Ref<name@host.N.N.N>", start)
 
     def pid(self) -> Term:
@@ -361,7 +371,8 @@ class _Parser:
             raise self.error("a pid is written <name@host.Number.Serial>, with the name of its node", start)
         self.pos = found.end()
         number, serial = self.limited(found["id"], 32, start), self.limited(found["serial"], 32, start)
-        return Pid(self.node(found["node"], start), number, serial, 0)
+        node = self.node(found["node"], start)
+        return Pid(node, number, serial, self.creations.get(node.name, 0))
 
     def limited(self, digits: str, bits: int, start: int) -> int:
         number = int(digits) if len(digits) <= 20 else 1 << bits

@@ -127,6 +127,16 @@ def test_read(source: str, term: Any) -> None:
     assert type(again) is type(term)
 
 
+def test_the_creation_is_the_callers_to_know() -> None:
+    creations = {"a@b": 7}
+    assert parse_term("<a@b.1.2>", creations=creations) == Pid(Atom("a@b"), 1, 2, 7)
+    assert parse_term("{#Port<a@b.1>,#Ref<a@b.1>,<c@d.1.2>}", creations=creations) == (
+        Port(Atom("a@b"), 1, 7),
+        Reference(Atom("a@b"), 7, b"\0\0\0\1"),
+        Pid(Atom("c@d"), 1, 2, 0),
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "column", "message"),
     [
