@@ -19,6 +19,7 @@ from tests.unit.zenmon.ports import HERE, pid
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.local.api import LocalCore
+from zenmon_node.local.connector import State
 from zenmon_node.proxy.core import ProxyCore
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Remote:
         self.alive: set[Pid] = set()
         self.names: dict[Atom, Pid] = {}
         self.made = 0
+        self.faults = 0
         self.to_here: deque[Term] = deque()
         self.to_there: deque[Term] = deque()
         self.watch: Reference | None = None  # our Connector's monitor on the Proxy
@@ -121,6 +123,7 @@ class Remote:
 
     def crash(self) -> None:
         if self.proxy is not None:
+            self.faults += 1
             self.proxy = None
             self.monitors.clear()
             self.inbox.clear()
@@ -130,6 +133,7 @@ class Remote:
     def disconnect(self) -> None:
         if self.connected:
             self.connected = False
+            self.faults += 1
             self.to_here.clear()
             self.to_there.clear()
             self.watch = None
@@ -183,6 +187,8 @@ class World(RuleBasedStateMachine):
         self.silenced: set[Reference] = set()
         #: Monitors on pids that did not exist yet: noproc is the truth, even if the process starts afterwards.
         self.too_early: set[Reference] = set()
+        #: Monitors made while their node was well, and how many faults it had had by then: nodedown needs a new one.
+        self.made_in_health: dict[Reference, int] = {}
         self.delivered: dict[Reference, Term] = {}
 
     @initialize()
@@ -240,8 +246,12 @@ class World(RuleBasedStateMachine):
         if subscriber in self.living:
             ref = self.local.monitor(target, subscriber)
             self.expected[ref] = (subscriber, target)
-            if isinstance(target, Pid) and target.id > self.remotes[target.node].made:
+            remote = self.remotes[self.local.find_node(target)]
+            if isinstance(target, Pid) and target.id > remote.made:
                 self.too_early.add(ref)
+            known_to_be_well = self.local.connectors[remote.name].state is State.COMPATIBLE and not remote.to_here
+            if remote.proxy is not None and remote.connected and known_to_be_well:
+                self.made_in_health[ref] = remote.faults
 
     @rule(data=st.data())
     def demonitor(self, data: st.DataObject) -> None:
@@ -329,6 +339,8 @@ class World(RuleBasedStateMachine):
         assert ref not in self.silenced, "fired after it was taken back"
         assert self.expected[ref] == (subscriber, object_)
         assert subscriber in self.living
+        if reason == m.NODEDOWN:
+            assert self.made_in_health.get(ref) != self.remotes[self.local.find_node(object_)].faults
         if isinstance(object_, Pid):
             if reason == m.NOPROC:
                 assert object_ not in self.remotes[object_.node].alive or ref in self.too_early
