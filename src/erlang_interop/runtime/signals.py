@@ -515,6 +515,7 @@ class Router:
         _, from_pid, to_pid = control
         process = self.processes.get(to_pid)
         if process is None:
+            self._check_node(to_pid, peer, control)
             peer.emit(_payload_exit(to_pid, from_pid), NOPROC)
             return
         link = process.links.get(from_pid)
@@ -531,6 +532,8 @@ class Router:
         if process is not None and link is not None:
             link.unlink_received()
             self._forget_if_gone(peer, process, from_pid, link)
+        elif process is None:
+            self._check_node(to_pid, peer, control)
         # Before any other signal to that process (erl_dist_protocol#link_protocol).
         peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
 
@@ -563,6 +566,8 @@ class Router:
         by_pid = type(to_proc) is Pid
         process = self.processes.get(to_proc) if by_pid else self.names.get(to_proc)
         if process is None:
+            if by_pid:
+                self._check_node(to_proc, peer, control)
             peer.emit(_payload_monitor_p_exit(to_proc, from_pid, ref), NOPROC)
             return
         process.watchers[ref] = (from_pid, to_proc if by_pid else (to_proc, self.name))
@@ -583,6 +588,18 @@ class Router:
 
     def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         log.debug("%s sets the group leader of %s: processes here have none", peer.name.name, control[2])
+
+    def _check_node(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> None:
+        """A process that is not here may be of an older incarnation; of another node it cannot be.
+
+        The answer would name a process of that node as its sender, and a BEAM would close the connection for it.
+        """
+        if pid.node != self.name:
+            raise RemoteProtocolError(
+                f"{describe(control)} is meant for another node",
+                peer=peer.name.name,
+                rule="dist.c, erts_net_message(): external pids",
+            )
 
     # -- the loss of a connection
 

@@ -228,3 +228,22 @@ async def test_pids_and_references_of_a_node_are_all_different(router: Router) -
     assert len(set(refs)) == 1000
     router._next_ref = (1 << 18) - 1
     assert router.make_ref().ids == (0, 1, 0)
+
+
+@pytest.mark.parametrize("op", [Op.LINK, Op.UNLINK_ID, Op.MONITOR_P], ids=lambda op: op.name)
+async def test_a_link_or_monitor_for_another_node_is_refused(router: Router, peer: Sink, op: Op) -> None:
+    """Answered, it would have a sender that is not of this node."""
+    earlier, elsewhere = Pid(ME, 1, 0, 4), Pid(Atom("elsewhere@h"), 1, 0, 5)
+
+    def control(target: Pid) -> tuple[Any, ...]:
+        return {
+            Op.LINK: (1, REMOTE, target),
+            Op.UNLINK_ID: (35, 7, REMOTE, target),
+            Op.MONITOR_P: (19, REMOTE, target, REF),
+        }[op]
+
+    router.dispatch(peer, [(control(earlier), NO_PAYLOAD)])
+    assert len(peer.emitted) == 1
+    with pytest.raises(RemoteProtocolError, match=f"{op.name} .* is meant for another node"):
+        router.dispatch(peer, [(control(elsewhere), NO_PAYLOAD)])
+    assert len(peer.emitted) == 1
