@@ -466,6 +466,9 @@ class Record:
         name: The record's name.
         exported: Whether other modules may use its fields by name.
         fields: Field name and value, in the order of the definition.
+
+    Raises:
+        ValueError: Two fields have the same name.
     """
 
     __slots__ = ("exported", "fields", "module", "name")
@@ -476,6 +479,8 @@ class Record:
     fields: Final[tuple[tuple[Atom, Any], ...]]
 
     def __init__(self, module: Atom, name: Atom, exported: bool, fields: tuple[tuple[Atom, Any], ...]) -> None:
+        if len({field for field, _ in fields}) != len(fields):
+            raise ValueError("a record cannot have the same field twice")
         self.module = module
         self.name = name
         self.exported = exported

@@ -106,6 +106,7 @@ REFUSED_BY_BOTH = [
     b"\x83Z\0\6w\3a@b" + bytes(28),
     b"\x83P\0\0\0\1garbage",
     b"\x83\xff",
+    b"\x83C\0\0\0\2\1w\1mw\1rw\1xw\1xjj",
 ]
 
 

@@ -83,7 +83,8 @@ def terms(draw: st.DrawFn, depth: int = 3, leaf: st.SearchStrategy[Any] = leaves
     if kind == 5:
         uniq = draw(st.binary(min_size=16, max_size=16))
         return Fun(draw(atoms), draw(u32), uniq, draw(u32), draw(u64), draw(u8), draw(pids), tuple(parts))
-    return Record(draw(atoms), draw(atoms), draw(st.booleans()), tuple((draw(atoms), part) for part in parts))
+    fields = draw(st.lists(atoms, min_size=len(parts), max_size=len(parts), unique=True))
+    return Record(draw(atoms), draw(atoms), draw(st.booleans()), tuple(zip(fields, parts, strict=True)))
 
 
 def no_list(depth: int, leaf: st.SearchStrategy[Any], *, readable: bool) -> st.SearchStrategy[Any]:

@@ -196,6 +196,8 @@ def test_record_fields_by_name() -> None:
     assert record["y"] == record[Atom("y")] == 2
     with pytest.raises(KeyError):
         record["z"]
+    with pytest.raises(ValueError, match="same field twice"):
+        Record(Atom("m"), Atom("r"), False, ((Atom("x"), 1), (Atom("x"), 2)))
 
 
 class TestErlMap:

@@ -227,9 +227,11 @@ def _make_record(flags: i64, items: list[Any]) -> Any:
     if flags > 1:
         raise DecodeError("RECORD_EXT has flags that no OTP release defines")
     names = [_as_atom(name) for name in items[2 : 2 + half]]
-    return Record(
-        _as_atom(items[0]), _as_atom(items[1]), bool(flags & 1), tuple(zip(names, items[2 + half :], strict=True))
-    )
+    fields = tuple(zip(names, items[2 + half :], strict=True))
+    try:
+        return Record(_as_atom(items[0]), _as_atom(items[1]), bool(flags & 1), fields)
+    except ValueError as error:
+        raise DecodeError(str(error)) from error
 
 
 # ------------------------------------------------------------------------------------------------------- the fast way

@@ -184,6 +184,7 @@ def test_the_table_may_hold_a_boolean_where_a_node_is_needed() -> None:
         (b"\x83" + FUN.replace(b"a\2", b"j\2", 1)[:30] + FUN[30:].replace(b"a\2a\3", b"jja\3", 1), 1, "."),
         (b"\x83" + FUN.replace(b"w\1m", b"a\1j", 1), 1, "."),
         (b"\x83C\0\0\0\0\2w\1mw\1r", 1, "flags"),
+        (b"\x83C\0\0\0\2\1w\1mw\1rw\1xw\1xjj", 1, "same field twice"),
         (b"\x83C\0\0\0\1\1w\1mw\1ra\1a\1", 1, "an atom was expected, not a int"),
     ],
 )
