@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 LIMIT_S = 45.0
@@ -32,7 +32,8 @@ class Finished:
 class Command:
     """The program and its environment: no cookie and no cluster but those of the test."""
 
-    def __init__(self, home: Path, epmd_port: int, cookie: str | None) -> None:
+    def __init__(self, home: Path, epmd_port: int, cookie: str | None, *, program: Sequence[str] = PROGRAM) -> None:
+        self._program = program
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ZENMON_")}
         self.environment = kept | {"HOME": str(home), "ERL_EPMD_PORT": str(epmd_port), "PYTHONUNBUFFERED": "1"}
         if cookie is not None:
@@ -42,7 +43,7 @@ class Command:
         """Run it to its end."""
         with trio.fail_after(LIMIT_S):
             done = await trio.run_process(
-                [*PROGRAM, *words],
+                [*self._program, *words],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -57,7 +58,7 @@ class Command:
             process = await nursery.start(
                 partial(
                     trio.run_process,
-                    [*PROGRAM, *words],
+                    [*self._program, *words],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     check=False,

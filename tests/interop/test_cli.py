@@ -1,0 +1,195 @@
+"""``zenmon-node`` against a BEAM: each command, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from erlang_interop import Atom, Pid
+from tests.command import Command
+from zenmon_node.cli import ExitStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from erlang_interop.testing.beam import Beam, Epmd
+    from tests.conftest import BeamFactory
+
+
+@pytest.fixture
+def command(tmp_path: Path, epmd: Epmd, cookie: str) -> Command:
+    return Command(tmp_path, epmd.port, cookie)
+
+
+@pytest.fixture
+def name() -> str:
+    """A registered name that no other test has."""
+    return f"cli_{secrets.token_hex(4)}"
+
+
+async def test_ping(command: Command, beam: Beam) -> None:
+    done = await command("ping", beam.name)
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "pong\n", "")
+    gone = 'not lists:any(fun(Node) -> lists:prefix("zenmon-", atom_to_list(Node)) end, nodes(hidden))'
+    await beam.eval(f"polling:until(fun() -> {gone} end, 5000).")
+
+
+async def test_ping_with_a_wrong_cookie(command: Command, beam: Beam) -> None:
+    done = await command("ping", beam.name, ZENMON_COOKIE="geheim")
+    assert done.status == ExitStatus.REFUSED
+    assert "cookie" in done.err
+    assert beam.name in done.err
+    assert "geheim" not in done.err
+
+
+async def test_ping_under_the_name_of_the_beam(command: Command, beam: Beam) -> None:
+    done = await command("ping", beam.name, "--name", beam.name)
+    assert done.status == ExitStatus.REFUSED
+    assert "choose another name" in done.err
+
+
+async def test_ping_of_a_beam_that_has_died(command: Command, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam()
+    beam.kill()
+    done = await command("ping", beam.name)
+    assert done.status == ExitStatus.REFUSED
+    assert "knows no node" in done.err
+
+
+async def test_ping_of_a_suspended_beam(command: Command, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam()
+    beam.suspend()
+    done = await command("ping", beam.name, "--timeout", "1")
+    beam.resume()
+    assert done.status == ExitStatus.REFUSED
+    assert "within 1.0 s" in done.err
+    assert beam.name in done.err
+
+
+async def test_names(command: Command, beam: Beam) -> None:
+    done = await command("names")
+    assert done.status == ExitStatus.DONE
+    assert any(line.startswith(f"name {beam.name.partition('@')[0]} at port ") for line in done.out.splitlines())
+    assert (await command("names", "localhost")).out == done.out
+
+
+async def test_nodes(command: Command, beam: Beam, fresh_beam: BeamFactory) -> None:
+    visible, hidden = fresh_beam(), fresh_beam(hidden=True)
+    for other in (visible, hidden):
+        assert await beam.eval(f"net_kernel:connect_node('{other.name}').") is True
+    done = await command("nodes", beam.name)
+    assert done.status == ExitStatus.DONE
+    assert f"{visible.name} visible\n" in done.out
+    assert f"{hidden.name} hidden\n" in done.out
+    assert "zenmon-" not in done.out
+
+
+async def test_call(command: Command, beam: Beam) -> None:
+    done = await command("call", beam.name, "erlang", "node")
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, f"'{beam.name}'\n", "")
+    done = await command("call", beam.name, "maps", "from_list", '[{a, 1.5}, {"b", <<"ü"/utf8>>}]')
+    assert (done.status, done.out) == (ExitStatus.DONE, '#{a => 1.5,"b" => <<"ü"/utf8>>}\n')
+    done = await command("call", beam.name, "erlang", "max", "-3", "-4")
+    assert (done.status, done.out) == (ExitStatus.DONE, "-3\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["erlang", "hd", "[]"], "badarg"),
+        (["erlang", "exit", "{my, reason}"], "{my,reason}"),
+        (["no_such_module", "f", "1"], "no function no_such_module:f/1"),
+        (["timer", "sleep", "10000", "--timeout", "1"], "did not return within 1.0 s"),
+    ],
+)
+async def test_call_that_fails(command: Command, beam: Beam, words: list[str], message: str) -> None:
+    done = await command("call", beam.name, *words)
+    assert (done.status, done.out) == (ExitStatus.REFUSED, "")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+async def test_send(command: Command, beam: Beam, name: str) -> None:
+    pid = await beam.eval(f"collector:start({name}).")
+    done = await command("send", f"{name}@{beam.name}", '{hello, [1,2|3], "text"}')
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "", "")
+    done = await command("send", str(pid), f"{{to_a_pid, {pid}}}")
+    assert done.status == ExitStatus.DONE
+    received = await beam.eval(
+        f"M = collector:take({name}, 2, 10000), collector:stop({name}), M =:= "
+        '[{hello, [1,2|3], "text"}, {to_a_pid, P}].',
+        P=pid,
+    )
+    assert received is True
+
+
+async def test_send_to_nobody(command: Command, beam: Beam) -> None:
+    dead = await beam.eval("plain_processes:dead_pid().")
+    for target in ("nobody_has_this_name@" + beam.name, str(dead)):
+        done = await command("send", target, "hello")
+        assert done.status == ExitStatus.REFUSED
+        assert "no " in done.err
+
+
+async def test_monitor(command: Command, beam: Beam, name: str) -> None:
+    await beam.eval(f"plain_processes:spawn_named({name}).")
+    pid = await beam.eval("plain_processes:spawn_waiting().")
+    assert isinstance(pid, Pid)
+    async with command.started("monitor", f"{name}@{beam.name}", str(pid), f"nobody@{beam.name}") as running:
+        assert (await running.out.until("DOWN")).endswith(f" DOWN nobody@{beam.name} noproc")
+        await beam.eval(f"plain_processes:await_monitored({name}, 1, 10000).")
+        await beam.eval(f"plain_processes:finish({name}, {{shutdown, [1, two]}}).")
+        assert (await running.out.until("DOWN")).endswith(f" DOWN {name}@{beam.name} {{shutdown,[1,two]}}")
+        await beam.eval("plain_processes:kill(P).", P=pid)
+        assert (await running.out.until("DOWN")).endswith(f" DOWN {pid} killed")
+        done = await running.end()
+    assert (done.status, done.out) == (ExitStatus.DONE, "")
+
+
+async def test_monitor_as_json_until_the_node_is_killed(command: Command, fresh_beam: BeamFactory, name: str) -> None:
+    beam = fresh_beam()
+    pid = await beam.eval(f"plain_processes:spawn_named({name}).")
+    async with command.started("monitor", "--json", str(pid)) as running:
+        await beam.eval(f"plain_processes:await_monitored({name}, 1, 10000).")
+        beam.kill()
+        line = json.loads(await running.out.until("DOWN"))
+        assert (await running.end()).status == ExitStatus.DONE
+    del line["time"]
+    expected = {"event": "DOWN", "target": str(pid), "node": beam.name, "object": str(pid), "reason": "noconnection"}
+    assert line == expected
+
+
+@pytest.mark.parametrize(("arguments", "kind"), [([], "hidden"), (["--visible"], "visible")])
+async def test_run(command: Command, fresh_beam: BeamFactory, name: str, arguments: list[str], kind: str) -> None:
+    """It joins, serves ZenMonitor, reports the loss, and leaves in an orderly way."""
+    beam = fresh_beam()
+    service = f"{name}@127.0.0.1"
+    async with command.started("run", "--name", service, "--connect", beam.name, *arguments) as running:
+        await running.err.until("running")
+        assert f"type={'visible'}" in await running.err.until("node up")
+        assert await beam.eval(f"lists:member('{service}', nodes({kind})).") is True
+        assert await beam.eval(f"gen_server:call({{'Elixir.ZenMonitor.Proxy', '{service}'}}, ping).") == Atom("pong")
+        await beam.eval("collector:start(leaving).")
+        await beam.eval(f"collector:run(leaving, erlang, monitor_node, ['{service}', true]).")
+        done = await running.signal(signal.SIGTERM)
+    assert done.status == ExitStatus.DONE
+    assert "signal=SIGTERM" in done.err
+    assert await beam.eval("collector:take(leaving, 1, 10000).") == [(Atom("nodedown"), Atom(service))]
+
+
+async def test_run_when_the_peer_is_killed_and_comes_back(command: Command, fresh_beam: BeamFactory, name: str) -> None:
+    beam = fresh_beam()
+    service = f"{name}@127.0.0.1"
+    async with command.started("run", "--name", service, "--connect", beam.name) as running:
+        await running.err.until("node up")
+        beam.kill()
+        assert "reason=connection_closed" in await running.err.until("node down")
+        beam.close()
+        again = fresh_beam(beam.name)
+        assert f"node={beam.name}" in await running.err.until("node up")
+        assert await again.eval(f"lists:member('{service}', nodes(hidden)).") is True
+        assert (await running.signal(signal.SIGINT)).status == ExitStatus.DONE

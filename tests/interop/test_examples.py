@@ -1,0 +1,143 @@
+"""The examples do what their first lines say."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from erlang_interop import Atom
+from tests.command import Command, Finished
+from tests.conftest import PROJECT
+
+if TYPE_CHECKING:
+    from erlang_interop.testing.beam import Beam, Epmd
+
+EXAMPLES = PROJECT / "examples"
+
+
+@pytest.fixture
+def example(tmp_path: Path, epmd: Epmd, cookie: str) -> Command:
+    """Runs ``python examples/<name>``; their node names are the same for all OTPs, each of which has its own EPMD."""
+    return Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
+
+
+def path(name: str) -> str:
+    (found,) = EXAMPLES.glob(f"{name}*.py")
+    return os.fspath(found)
+
+
+def expect(done: Finished, *lines: str) -> None:
+    """It ended well, said nothing on standard error, and printed these lines, each a pattern, among others."""
+    assert (done.status, done.err) == (0, "")
+    for line in lines:
+        assert re.search(f"^{line}$", done.out, re.MULTILINE), f"no line {line!r} in\n{done.out}"
+
+
+async def test_01_ping(example: Command, beam: Beam) -> None:
+    done = await example(path("01"), beam.name)
+    expect(
+        done,
+        "pong",
+        rf"{beam.name}: up, visible, at 127\.0\.0\.1:\d+, \d+ messages in",
+        "agreed on .*FRAGMENTS.*",
+        "NoSuchNode: EPMD on .* knows no node 'nobody'.*",
+    )
+
+
+async def test_02_send(example: Command, beam: Beam) -> None:
+    await beam.eval("collector:start(shell).")
+    done = await example(path("02"), beam.name)
+    expect(done, rf"sent to <{beam.name}\.\d+\.\d+>")
+    got = await beam.eval("M = collector:take(shell, 2, 10000), collector:stop(shell), M.")
+    assert (got[0][0], got[0][2]) == (Atom("hello"), b"from Python")
+    assert got[0][1].node == Atom("example02@127.0.0.1")
+    assert got[1] == (Atom("every_kind"), [42, 2.5, True, None], {Atom("key"): [*b"text"]})
+
+
+async def test_03_receive(example: Command, beam: Beam) -> None:
+    await beam.eval("collector:start(shell).")
+    async with example.started(path("03"), beam.name) as running:
+        await running.out.until("waiting for {urgent, Pid, Term}")
+        await beam.eval(
+            "Inbox = {inbox, 'example03@127.0.0.1'}, "
+            "Inbox ! {task, 1}, Inbox ! {task, 2}, Inbox ! {urgent, whereis(shell), now}, Inbox ! {what, now}."
+        )
+        done = await running.end()
+    expect(done, "urgent: now", "task 1", "task 2", "not understood: {what,now}", "nothing more came")
+    got = await beam.eval("M = collector:take(shell, 1, 10000), collector:stop(shell), M.")
+    assert [message[:2] for message in got] == [(Atom("done"), b"now")]
+
+
+async def test_04_call_a_gen_server(example: Command, beam: Beam) -> None:
+    done = await example(path("04"), beam.name)
+    expect(
+        done,
+        r"rex: worker <.*>",
+        r"lists:sum\(\[1,2,3\]\) is 6",
+        "NoProcess: nobody_has_this_name on .*",
+        r"CallTimeout: .*0\.2 s.*",
+        "NodeDownError: .*nobody@127.0.0.1.*",
+        "BadRpc: .*erlang:hd/1.*badarg.*",
+    )
+
+
+async def test_05_be_a_gen_server(example: Command, beam: Beam) -> None:
+    async with example.started(path("05"), beam.name) as running:
+        await running.out.until("serving as")
+        results = await beam.eval(
+            "Counter = {counter, 'example05@127.0.0.1'}, "
+            "[gen_server:call(Counter, {add, 5}), gen_server:cast(Counter, {add, 10}), gen_server:call(Counter, get),"
+            " gen_server:call(Counter, slow), gen_server:call(Counter, stop)]."
+        )
+        assert results == [5, Atom("ok"), 15, 15, 15]
+        expect(await running.end(), "added 5: 5", "added 10: 15", "the counter has ended: normal")
+
+
+async def test_06_links_and_monitors(example: Command, beam: Beam) -> None:
+    done = await example(path("06"), beam.name)
+    expect(
+        done,
+        f"nodeup: {beam.name}",
+        rf"DOWN: killed, of <{beam.name}\.\d+\.\d+>",
+        rf"DOWN: noproc, of {{nobody_has_this_name,'{beam.name}'}}",
+        r"EXIT: {bye,42}, of <.*>",
+        "EXIT of the worker, with its partner: killed",
+        "DOWN: noconnection, since the connection is gone",
+        f"nodedown: {beam.name}",
+    )
+
+
+async def test_08_zenmon_pair_with_a_beam(example: Command, beam: Beam) -> None:
+    await beam.eval("zen_proxy:start().")
+    done = await example(path("08"), beam.name)
+    await beam.eval("zen_proxy:stop().")
+    expect_the_pair(done, beam.name)
+
+
+async def test_08_zenmon_pair_of_python_nodes(example: Command) -> None:
+    expect_the_pair(await example(path("08")), "example08_right@127.0.0.1")
+
+
+def expect_the_pair(done: Finished, peer: str) -> None:
+    expect(
+        done,
+        f"{peer} is compatible",
+        "the first to go: Down.*noproc.*",
+        r"after \d\.\d s: 250 DOWNs",
+        "reasons: {'killed': 1000}",
+    )
+    assert len(re.findall("^after", done.out, re.MULTILINE)) >= 4
+
+
+def test_every_example_is_tested_and_says_what_to_see() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    for example in EXAMPLES.glob("*.py"):
+        assert f'path("{example.name[:2]}")' in source
+        text = example.read_text(encoding="utf-8")
+        assert "You will see" in text
+        assert 30 <= len(text.splitlines()) <= 80
