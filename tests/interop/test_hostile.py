@@ -81,14 +81,15 @@ async def attacked(
         await node.connect(beam.name)
         (before,) = node.connections
         await friend.run("net_kernel", "monitor_nodes", True, [(Atom("node_type"), Atom("all"))])
-        await friend.monitor(victim.pid)
+        watching = await friend.monitor(victim.pid)
         await friend.round_trip(victim)
         port = await look_up("127.0.0.1", epmd.port, node.short_name)
         caplog.clear()
         yield Attacked(node, victim, port, cookie, friend)
         await friend.round_trip(victim)
         noticed = await friend.take(await friend.waiting())
-        assert [message for message in noticed if message[1] == node.name or message[0] == Atom("DOWN")] == []
+        lost = [(Atom("nodedown"), node.name), (Atom("DOWN"), watching)]
+        assert [event for event in noticed if event[:2] in lost] == []
         (after,) = [row for row in node.connections if row.name.name == beam.name]
         assert (after.state, after.since) == ("up", before.since)
         assert [row.name.name for row in node.connections] == [beam.name], "the attacker has left a row"
