@@ -31,8 +31,7 @@ class SweepingServer(InlineServer):
     A tick is a message to the server itself, so an exception in it ends the process like one in any other handler.
     """
 
-    #: Seconds after which a server without work has :meth:`idle` called; None: never.
-    idle_after: float | None = None
+    _idle_after: float | None = None
     _timer: Timer | None = None
     _idle_timer: Timer | None = None
 
@@ -52,13 +51,20 @@ class SweepingServer(InlineServer):
         """Seconds, monotonic."""
         return trio.current_time()
 
+    def idle_after(self, seconds: float) -> None:
+        """Have :meth:`idle` called when there was work and then none for about so long."""
+        self._idle_after = seconds
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
     def wake_at(self, due: float | None) -> None:
         """Call :meth:`tick` at ``due`` (seconds as :meth:`now`), or earlier if that is arranged already; None: no."""
         if not self.process.alive:
             return
         if due is None:
-            if self._idle_timer is None and self.idle_after is not None:
-                self._idle_timer = self.process.send_after(self.idle_after, self.process.pid, _Tick.IDLE)
+            if self._idle_timer is None and self._idle_after is not None:
+                self._idle_timer = self.process.send_after(self._idle_after, self.process.pid, _Tick.IDLE)
             return
         if self._timer is not None:
             if self._timer.deadline <= due:

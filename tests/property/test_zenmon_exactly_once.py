@@ -185,8 +185,6 @@ class World(RuleBasedStateMachine):
         self.living = set(SUBSCRIBERS)
         self.expected: dict[Reference, tuple[Pid, m.Target]] = {}
         self.silenced: set[Reference] = set()
-        #: Monitors on pids that did not exist yet: noproc is the truth, even if the process starts afterwards.
-        self.too_early: set[Reference] = set()
         #: Monitors made while their node was well, and how many faults it had had by then: nodedown needs a new one.
         self.made_in_health: dict[Reference, int] = {}
         self.delivered: dict[Reference, Term] = {}
@@ -236,7 +234,8 @@ class World(RuleBasedStateMachine):
     )
     def monitor_pids(self, node: Atom, numbers: list[int], subscriber: Pid) -> None:
         for number in numbers:
-            self.monitor(pid(number, node), subscriber)
+            # A pid is that of a process that lives or has lived, or of one that never will.
+            self.monitor(pid(number if number <= self.remotes[node].made else 1_000_000 + number, node), subscriber)
 
     @rule(node=st.sampled_from(REMOTES), name=st.sampled_from(NAMES), subscriber=st.sampled_from(SUBSCRIBERS))
     def monitor_a_name(self, node: Atom, name: Atom, subscriber: Pid) -> None:
@@ -247,8 +246,6 @@ class World(RuleBasedStateMachine):
             ref = self.local.monitor(target, subscriber)
             self.expected[ref] = (subscriber, target)
             remote = self.remotes[self.local.find_node(target)]
-            if isinstance(target, Pid) and target.id > remote.made:
-                self.too_early.add(ref)
             known_to_be_well = self.local.connectors[remote.name].state is State.COMPATIBLE and not remote.to_here
             if remote.proxy is not None and remote.connected and known_to_be_well:
                 self.made_in_health[ref] = remote.faults
@@ -343,7 +340,7 @@ class World(RuleBasedStateMachine):
             assert self.made_in_health.get(ref) != self.remotes[self.local.find_node(object_)].faults
         if isinstance(object_, Pid):
             if reason == m.NOPROC:
-                assert object_ not in self.remotes[object_.node].alive or ref in self.too_early
+                assert object_ not in self.remotes[object_.node].alive
             elif reason != m.NODEDOWN:
                 assert reason == Atom(f"reason_{object_.id}")
         self.delivered[ref] = reason

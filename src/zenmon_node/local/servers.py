@@ -206,7 +206,7 @@ class Local(SweepingServer):
     def reconfigured(self) -> None:
         """The settings of the cores have changed: their timers may be too late."""
         for server in self._servers.values():
-            server.idle_after = self.core.idle_after()
+            server.idle_after(self.core.idle_after())
             server.update()
 
     def tick(self) -> None:
@@ -231,7 +231,7 @@ class Local(SweepingServer):
     def start_connector(self, core: ConnectorCore) -> None:
         """Run a Connector, linked: it does not outlive the Local."""
         server = Connector(core, self._connector_changed, self.core.tables.compact)
-        server.idle_after = self.core.idle_after()
+        server.idle_after(self.core.idle_after())
         self._servers[core.remote] = server
         self.node.start_inline(server, link_to=self.process.pid)
 

@@ -36,7 +36,7 @@ class Proxy(SweepingServer):
         self._set_idle_after()
 
     def _set_idle_after(self) -> None:
-        self.idle_after = self._settings.hibernation_threshold * self._settings.batcher_sweep_interval / 1000
+        self.idle_after(self._settings.hibernation_threshold * self._settings.batcher_sweep_interval / 1000)
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""

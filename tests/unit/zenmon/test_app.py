@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -389,3 +390,22 @@ async def test_leaving_tells_the_others_and_frees_the_names(pair: Pair) -> None:
         await pair.there_zen.connect(pair.here.name)
     async with open_zen_monitor(pair.there):
         assert pair.there.whereis(m.PROXY) is not None
+
+
+async def test_memory_is_given_back_when_there_is_nothing_to_do(pair: Pair) -> None:
+    await pair.zen.connect(pair.there.name)
+    pids = [Pid(pair.there.name, number, 0, 1) for number in range(100_000, 120_000)]
+    pair.zen.configure(demand_amount=100_000)
+    for zen in (pair.zen, pair.there_zen):
+        zen.configure(batcher_chunk_size=100_000, connector_chunk_size=100_000, hibernation_threshold=5)
+
+    def size() -> int:
+        return sys.getsizeof(pair.zen._core.tables._owners)
+
+    async with pair.here.open_process() as me:
+        for pid in pids:
+            pair.zen.monitor(pid, subscriber=me)
+        before = size()
+        await nothing_left(pair.zen, pair.there_zen)
+        await until(lambda: size() < before / 20)
+        assert len(me.mailbox) == 20_000
