@@ -238,6 +238,7 @@ class ZenMonitor:
         self._core.configure(self._settings)
         self._proxy.configure(self._settings)
         self._local.reconfigured()
+        self._dispatcher.idle_after(self._core.idle_after())
         self._dispatcher.work_arrived()
         return self._settings
 
@@ -279,6 +280,7 @@ class ZenMonitor:
 
     def _start_dispatcher(self) -> Pid:
         self._dispatcher = Dispatcher(self._core.dispatcher)
+        self._dispatcher.idle_after(self._core.idle_after())
         return self.node.start_inline(self._dispatcher, name=m.DISPATCHER)
 
     def _start_local(self) -> Pid:

@@ -34,6 +34,7 @@ class SweepingServer(InlineServer):
     _idle_after: float | None = None
     _timer: Timer | None = None
     _idle_timer: Timer | None = None
+    _worked = False
 
     def receive(self, message: Term) -> None:
         """One message from somebody else."""
@@ -62,15 +63,21 @@ class SweepingServer(InlineServer):
         """Call :meth:`tick` at ``due`` (seconds as :meth:`now`), or earlier if that is arranged already; None: no."""
         if not self.process.alive:
             return
+        self._worked = True
         if due is None:
-            if self._idle_timer is None and self._idle_after is not None:
-                self._idle_timer = self.process.send_after(self._idle_after, self.process.pid, _Tick.IDLE)
+            if self._idle_timer is None:
+                self._wait_idle()
             return
         if self._timer is not None:
             if self._timer.deadline <= due:
                 return
             self._timer.cancel()
         self._timer = self.process.send_after(due - self.now(), self.process.pid, _Tick.TICK)
+
+    def _wait_idle(self) -> None:
+        self._worked = False
+        if self._idle_after is not None:
+            self._idle_timer = self.process.send_after(self._idle_after, self.process.pid, _Tick.IDLE)
 
     def handle_message(self, message: Term) -> None:
         """Tell ticks from messages."""
@@ -79,7 +86,11 @@ class SweepingServer(InlineServer):
             self.tick()
         elif message is _Tick.IDLE:
             self._idle_timer = None
-            if self._timer is None:
+            if self._timer is not None:
+                return  # there is work again; when it is done the waiting begins anew
+            if self._worked:
+                self._wait_idle()
+            else:
                 self.idle()
         else:
             self.receive(message)

@@ -344,6 +344,7 @@ class ConnectorCore:
         """Give back memory that the monitors of the past have taken."""
         if not self._jobs:  # they hold the table as it is
             self._monitors = compacted(self._monitors)
+        self._dispatcher.compact()
 
     # -- a new process takes over
 

@@ -103,6 +103,10 @@ class DispatcherCore:
             self._pacer.swept(now, more=self.waiting)
         return out
 
+    def compact(self) -> None:
+        """Give back memory that the monitors of the past have taken."""
+        self._tables.compact()
+
     def _drain(self) -> Iterator[tuple[Reference, Target, Term]]:
         while self._queue:
             entry = self._queue.popleft()

@@ -44,6 +44,10 @@ class Dispatcher(SweepingServer):
         """To be called after anything was put into the core's queue."""
         self.wake_at(self.core.next_due(self.now()))
 
+    def idle(self) -> None:
+        """Give back memory: by now all that was to fire has fired."""
+        self.core.compact()
+
     def receive(self, message: Term) -> None:
         """Nobody sends it anything; what comes nevertheless is none of its business."""
 
@@ -61,15 +65,11 @@ class Connector(SweepingServer):
     Args:
         core: Its decisions and tables; they outlive the process.
         changed: Called when the core may have put work into the Dispatcher or changed its mind about the remote.
-        idled: Called when it has had nothing to do for a while.
     """
 
-    def __init__(
-        self, core: ConnectorCore, changed: Callable[[ConnectorCore], None], idled: Callable[[], None]
-    ) -> None:
+    def __init__(self, core: ConnectorCore, changed: Callable[[ConnectorCore], None]) -> None:
         self.core = core
         self._changed = changed
-        self._idled = idled
 
     def started(self) -> None:
         """Take the core over."""
@@ -93,7 +93,6 @@ class Connector(SweepingServer):
     def idle(self) -> None:
         """Give back memory."""
         self.core.compact()
-        self._idled()
 
     def _rearm(self) -> None:
         self._changed(self.core)
@@ -230,7 +229,7 @@ class Local(SweepingServer):
 
     def start_connector(self, core: ConnectorCore) -> None:
         """Run a Connector, linked: it does not outlive the Local."""
-        server = Connector(core, self._connector_changed, self.core.tables.compact)
+        server = Connector(core, self._connector_changed)
         server.idle_after(self.core.idle_after())
         self._servers[core.remote] = server
         self.node.start_inline(server, link_to=self.process.pid)
