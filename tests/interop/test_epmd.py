@@ -116,6 +116,22 @@ async def test_we_are_registered_as_what_we_are(opened: NodeOpener, beam: Beam, 
         assert 4 <= node.creation < 1 << 32
 
 
+async def test_epmd_knows_a_hidden_node_from_a_visible_one(opened: NodeOpener, beam: Beam) -> None:
+    """The types of the manual: 77 normal, 72 hidden. (A BEAM says 77 even when it is hidden.)"""
+    async with opened() as hidden, opened(visible="passive") as visible:
+        for name, node_type in ((beam.name, 77), (visible.name.name, 77), (hidden.name.name, 72)):
+            short = name.partition("@")[0].encode()
+            async with await trio.open_tcp_stream("127.0.0.1", beam.epmd_port) as stream:
+                await stream.send_all((len(short) + 1).to_bytes(2, "big") + b"z" + short)
+                answer = b""
+                with trio.fail_after(10):
+                    while data := await stream.receive_some():
+                        answer += data
+            # PORT2_RESP: 119, result, port, type, protocol (0: TCP), highest version, lowest version, ...
+            assert (answer[0], answer[1], answer[4], answer[5]) == (119, 0, node_type, 0)
+            assert int.from_bytes(answer[6:8], "big") == 6
+
+
 async def test_a_name_is_free_as_soon_as_its_node_is_closed(opened: NodeOpener) -> None:
     creations = set()
     for _ in range(20):

@@ -189,7 +189,7 @@ async def test_a_link_to_a_dead_python_process_gives_noproc(node: Node, beam: Be
     older = Pid(gone.pid.node, gone.pid.id, gone.pid.serial, gone.pid.creation - 1)
     for dead in (gone.pid, older):
         source = "remote_signals:link_and_collect(P, 1, 20000)"
-        _, messages = await beam.eval(source, P=dead)  # type: ignore[misc]
+        _, messages = await beam.eval(source, P=dead)
         assert messages == [(EXIT, dead, NOPROC)]
     assert leftovers(node) == {}
 

@@ -29,7 +29,7 @@ async def test_sending_to_a_beam_by_pid_name_and_alias(either_node: Node, beam: 
 
 async def test_a_beam_sends_by_pid_name_and_alias(either_node: Node, beam: Beam) -> None:
     async with either_node.open_process("receiver") as me:
-        bindings = {"P": me.pid, "Name": (Atom("receiver"), either_node.name), "Alias": me.alias()}
+        bindings: dict[str, Any] = {"P": me.pid, "Name": (Atom("receiver"), either_node.name), "Alias": me.alias()}
         sent = "[Dest ! {hello, self()} || Dest <- [P, Name, Alias]], self()"
         sender = await beam.eval(sent, **bindings)
         assert [await me.receive(timeout=PATIENCE) for _ in range(3)] == [(Atom("hello"), sender)] * 3
