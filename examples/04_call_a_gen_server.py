@@ -50,4 +50,4 @@ async def main(peer: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:] or ["beam@127.0.0.1"])
+    trio.run(main, sys.argv[1] if len(sys.argv) > 1 else "beam@127.0.0.1")

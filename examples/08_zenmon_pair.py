@@ -63,4 +63,4 @@ async def main(peer: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, sys.argv[1] if len(sys.argv) > 1 else None)
