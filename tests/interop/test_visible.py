@@ -25,7 +25,8 @@ async def test_global_beside_a_passive_node(opened: NodeOpener, fresh_beam: Beam
         assert await one.eval(locked) is True
         assert await one.eval("global:trans({another, self()}, fun() -> done end).") == Atom("done")
         assert await one.eval("global:register_name(somebody, whereis(init)).") == YES
-        found = f"polling:until(fun() -> global:whereis_name(somebody) =:= rpc:call('{one.name}', erlang, whereis, [init]) end, 5000)."
+        init = f"rpc:call('{one.name}', erlang, whereis, [init])"
+        found = f"polling:until(fun() -> global:whereis_name(somebody) =:= {init} end, 5000)."
         assert await two.eval(found) is True
 
 
