@@ -127,7 +127,7 @@ def _program(root: Path, name: str) -> Path:
 
 def _environment(epmd_port: int, home: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _UNSET}
-    # HOME is empty: no ~/.erlang is run and no ~/.erlang.cookie is read or made.
+    # HOME is a folder of its own: no ~/.erlang is run, and ~/.erlang.cookie is the one put there.
     return kept | {"ERL_EPMD_PORT": str(epmd_port), "ERL_CRASH_DUMP_SECONDS": "0", "HOME": home}
 
 
@@ -285,10 +285,15 @@ class Beam:
     ) -> None:
         erl = _program(self.root, "erl")
         self._folder = tempfile.TemporaryDirectory(prefix="zenmon-beam-")
+        # Not as an argument: whoever can list this machine's processes could then run code in the BEAM.
+        cookie_file = Path(self._folder.name) / ".erlang.cookie"
+        cookie_file.touch(0o600)
+        cookie_file.write_text(self.cookie, encoding="latin-1")
+        cookie_file.chmod(0o400)
         requests_in, self._requests_out = os.pipe()
         self._answers_in, answers_out = os.pipe()
         command = [
-            *(str(erl), "-noinput", "-name", self.name, "-setcookie", self.cookie, "-start_epmd", "false"),
+            *(str(erl), "-noinput", "-name", self.name, "-start_epmd", "false"),
             *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
             *(["-hidden"] if hidden else []),
             *itertools.chain.from_iterable(("-pa", str(path)) for path in code_paths),
