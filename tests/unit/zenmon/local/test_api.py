@@ -66,12 +66,12 @@ def test_demonitor_silences_a_down_that_waits(core: LocalCore) -> None:
 
 
 def test_a_dead_subscriber_is_cleaned_up_in_slices(core: LocalCore) -> None:
-    for number in range(25_000):
+    for number in range(5_000):
         core.monitor(pid(number, THERE), ME)
     other = core.monitor(TARGET, YOU)
     core.subscriber_down(ME)
     connector = core.connectors[THERE]
-    connector.message(m.dead_summary(THERE, [(pid(24_999, THERE), m.NOPROC), (TARGET, m.NOPROC)]), 0.0)
+    connector.message(m.dead_summary(THERE, [(pid(4_999, THERE), m.NOPROC), (TARGET, m.NOPROC)]), 0.0)
     steps = 0
     while core.busy:
         core.work()

@@ -157,6 +157,7 @@ def test_summaries_are_chunked_and_paced() -> None:
     bench = Bench(Settings(batcher_chunk_size=1000, batcher_sweep_interval=100))
     targets = [pid(number) for number in range(100, 2600)]
     bench.subscribe(A, *targets)
+    bench.finish()
     for target in targets:
         bench.dies(target)
     start, sizes = bench.now, []
@@ -254,9 +255,9 @@ def test_what_cannot_live_is_certified_dead(bench: Bench, target: Term) -> None:
 
 
 def test_long_casts_go_in_slices_and_stay_in_order(bench: Bench) -> None:
-    targets = [pid(number) for number in range(100, 25_100)]
+    targets = [pid(number) for number in range(100, 5_100)]
     bench.subscribe(A, *targets)
-    assert 0 < len(bench.core.tables) < 10_001
+    assert 0 < len(bench.core.tables) < 2_001
     bench.unsubscribe(A, targets[-1])  # must not overtake
     bench.core.handle((m.GEN_CALL, (A, ref(1)), m.PING))  # may
     assert bench.port.sent
@@ -265,19 +266,19 @@ def test_long_casts_go_in_slices_and_stay_in_order(bench: Bench) -> None:
 
 
 def test_long_purges_go_in_slices(bench: Bench) -> None:
-    targets = [pid(number) for number in range(100, 25_100)]
+    targets = [pid(number) for number in range(100, 5_100)]
     bench.subscribe(A, *targets)
     bench.finish()
     bench.dies(A)
     bench.dies(targets[-1])  # in the middle of the purge: nobody is to be told
-    assert 0 < len(bench.core.tables) <= 15_001
+    assert 0 < len(bench.core.tables) <= 3_001
     bench.subscribe(B, targets[0])
     assert bench.summaries() == []
     assert bench.targets_watched() == [targets[0]]
 
 
 def test_a_subscriber_dying_during_its_own_cast_leaves_nothing(bench: Bench) -> None:
-    bench.subscribe(A, *[pid(number) for number in range(100, 25_100)])
+    bench.subscribe(A, *[pid(number) for number in range(100, 5_100)])
     bench.dies(A)
     bench.port.unreachable.add(THERE)
     assert bench.summaries() == []
