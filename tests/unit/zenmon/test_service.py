@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from erlang_interop import Atom, EpmdAddress, NodeUp, open_node
 from tests.command import Command
@@ -68,22 +68,31 @@ async def test_the_interrupt_key_ends_it_too(command: Command) -> None:
     assert "Traceback" not in done.err
 
 
-async def test_it_comes_back_to_the_nodes_it_was_told_of(command: Command, epmd_port: int) -> None:
+async def test_it_comes_back_to_the_nodes_it_was_told_of(
+    command: Command, epmd_port: int, nursery: trio.Nursery
+) -> None:
     async with opened(epmd_port, "epmd@127.0.0.1"):
         words = ["run", "--log-json", "--name", SERVICE, "--connect", PEER]
-        async with AsyncExitStack() as first:
-            await first.enter_async_context(opened(epmd_port))
-            async with command.started(*words) as running:
-                up = json.loads(await running.err.until("node up"))
-                assert (up["node"], up["type"], up["level"]) == (PEER, "hidden", "info")
-                await first.aclose()
-                down = json.loads(await running.err.until("node down"))
-                assert (down["node"], down["reason"], down["level"]) == (PEER, "connection_closed", "warning")
-                missed = json.loads(await running.err.until("not connected"))
-                assert "knows no node" in missed["error"]
-                async with opened(epmd_port):
-                    assert json.loads(await running.err.until("node up"))["node"] == PEER
-                    assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+        # A task of its own for the first peer: it ends while the command, which started later, goes on.
+        leave = await nursery.start(first_peer, epmd_port)
+        async with command.started(*words) as running:
+            up = json.loads(await running.err.until("node up"))
+            assert (up["node"], up["type"], up["level"]) == (PEER, "hidden", "info")
+            leave.cancel()
+            down = json.loads(await running.err.until("node down"))
+            assert (down["node"], down["reason"], down["level"]) == (PEER, "connection_closed", "warning")
+            missed = json.loads(await running.err.until("not connected"))
+            assert "knows no node" in missed["error"]
+            async with opened(epmd_port):
+                assert json.loads(await running.err.until("node up"))["node"] == PEER
+                assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+
+
+async def first_peer(epmd_port: int, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    with trio.CancelScope() as scope:
+        async with opened(epmd_port):
+            task_status.started(scope)
+            await trio.sleep_forever()
 
 
 def test_the_cookie_is_in_no_repr() -> None:
