@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,18 +188,16 @@ async def test_summaries_are_chunked_paced_and_in_order(visible: Node, client: C
         refs = await client.monitor(*pids)
         await subscribed(zen, 2500)
         await client.beam.eval("zen_local:recorded().")
+        started = trio.current_time()
         for pid in pids:
             visible.exit(pid, DIED)
         got = await client.take(2500)
         assert {(message[1], message[3]) for message in got} == set(zip(refs, pids, strict=True))
         assert len(got) == 2500
+        assert trio.current_time() - started >= 0.2  # two intervals lie between three summaries
         recorded = await client.beam.eval("zen_local:recorded().")
         assert [len(certificates) for _, (_, _, certificates) in recorded] == [1000, 1000, 500]
         assert [target for _, (_, _, certificates) in recorded for target, _ in certificates] == pids
-        times = [time for time, _ in recorded]
-        # Sent 100 ms apart. The first one waits in the socket's buffer while the dead processes' tasks end.
-        assert all(later - earlier >= 40 for earlier, later in pairwise(times)), times
-        assert times[-1] >= 140
         assert {node for _, (_, node, _) in recorded} == {visible.name}
 
 
