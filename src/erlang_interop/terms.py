@@ -624,11 +624,11 @@ def _split(value: Any) -> tuple[str, list[Any]] | None:
 
 
 @final
-class ErlMap(Mapping[Any, Any]):
+class ErlMap:
     """A map that a ``dict`` cannot hold: with keys that Python would merge (1, 1.0, true) or cannot hash (lists, maps).
 
-    The decoder makes one only then. It is read-only, keeps the order of its pairs, and tells keys apart as Erlang's
-    ``=:=`` does. It equals another mapping with the same pairs by that measure.
+    The decoder makes one only then. It is a :class:`collections.abc.Mapping`, read-only, keeps the order of its pairs,
+    and tells keys apart as Erlang's ``=:=`` does. It equals another mapping with the same pairs by that measure.
 
     Args:
         pairs: Keys and values.
@@ -673,15 +673,15 @@ class ErlMap(Mapping[Any, Any]):
 
     def items(self) -> ItemsView[Any, Any]:
         """As of any mapping."""
-        return ItemsView(self)
+        return ItemsView(cast(Mapping[Any, Any], self))
 
     def keys(self) -> KeysView[Any]:
         """As of any mapping."""
-        return KeysView(self)
+        return KeysView(cast(Mapping[Any, Any], self))
 
     def values(self) -> ValuesView[Any]:
         """As of any mapping."""
-        return ValuesView(self)
+        return ValuesView(cast(Mapping[Any, Any], self))
 
     def __contains__(self, key: object) -> bool:
         try:
@@ -710,6 +710,10 @@ class ErlMap(Mapping[Any, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (ErlMap, (self._pairs,))
+
+
+# Not by inheritance: mypyc 2.4.1 frees a native class with a base of the library's too early, attributes first.
+Mapping.register(ErlMap)
 
 
 def charlist(string: str) -> list[int]:
