@@ -20,6 +20,10 @@ ELSEWHERE = {
     # names alone, without a rule of their own: wrong ones fail where they are used
     "erlang_interop/_native.py": "unit/test_terms.py",
     "erlang_interop/runtime/atoms.py": "unit/runtime/test_process.py",
+    # shells around tested cores: they are tested where two nodes run them
+    "zenmon_node/sweeping.py": "unit/zenmon/test_app.py",
+    "zenmon_node/local/servers.py": "unit/zenmon/test_app.py",
+    "zenmon_node/proxy/server.py": "unit/zenmon/test_app.py",
 }
 """Modules whose test is not a unit test, and where it is instead."""
 
