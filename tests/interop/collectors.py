@@ -96,6 +96,12 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], timeout: float 
             await trio.sleep(0.002)
 
 
+async def disconnected_by(beam: Beam, node: Node) -> None:
+    """``erlang:disconnect_node/1`` on the BEAM; it is false for a moment after messages come through already."""
+    source = "polling:until(fun() -> erlang:disconnect_node(N) end, 5000)"
+    assert await beam.eval(source, N=node.name) is True
+
+
 async def wait_for_ever(_process: Process) -> None:
     await trio.sleep_forever()
 

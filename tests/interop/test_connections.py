@@ -20,7 +20,7 @@ from erlang_interop import (
     NotAllowed,
 )
 from erlang_interop.runtime import epmd as client
-from tests.interop.collectors import collecting
+from tests.interop.collectors import collecting, disconnected_by
 from tests.support import free_port
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ async def test_sending_connects_anew(either_node: Node, beam: Beam) -> None:
             await there.run("erlang", "send", me.pid, index)
             assert await me.receive(timeout=10) == index
             assert isinstance(await next_event(events), NodeUp)
-            assert await beam.eval("erlang:disconnect_node(N)", N=node.name) is True
+            await disconnected_by(beam, node)
             assert isinstance(await next_event(events), NodeDown)
         assert node.connections == []
 

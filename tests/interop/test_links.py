@@ -8,7 +8,16 @@ import pytest
 import trio
 
 from erlang_interop import Atom, Exit, Node, Pid, Process
-from tests.interop.collectors import PATIENCE, Collector, collecting, end_when_told, leftovers, until, wait_for_ever
+from tests.interop.collectors import (
+    PATIENCE,
+    Collector,
+    collecting,
+    disconnected_by,
+    end_when_told,
+    leftovers,
+    until,
+    wait_for_ever,
+)
 
 if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
@@ -333,10 +342,11 @@ async def test_disconnecting_is_noconnection_on_both_sides(node: Node, beam: Bea
         me.link(there.pid)
         linked = await beam.eval("remote_signals:spawn_linked(P)", P=me.pid)
         await until(lambda: leftovers(node) == {"links": 2, "peer_entries": 2})
+        await there.round_trip(me)  # so that our link is there as well
         if who == "we":
             assert await node.disconnect(beam.name)
         else:
-            assert await beam.eval("remote_signals:disconnect(N)", N=node.name) is True
+            await disconnected_by(beam, node)
         assert await there.take(1) == [(EXIT, me.pid, NOCONNECTION)]
         assert await beam.eval("plain_processes:await_gone(P, 20000)", P=linked) is True
         exits = [await message(me, EXIT) for _ in range(2)]

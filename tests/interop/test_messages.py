@@ -38,7 +38,6 @@ async def test_a_beam_sends_by_pid_name_and_alias(either_node: Node, beam: Beam)
 async def test_a_name_of_a_node_can_be_true(node: Node, beam: Beam) -> None:
     """The atoms that Python has values of its own for are names as well."""
     async with node.open_process() as me:
-        await beam.eval("Self = self(), register(true, Self)")
         for name in ("true", "false", "nil"):
             source = "register(N, self()), P ! up, receive M -> {N, M} after 20000 -> nothing end"
             async with trio.open_nursery() as nursery:

@@ -11,6 +11,7 @@ from erlang_interop import Atom, Node, Pid, Process
 from tests.interop.collectors import (
     PATIENCE,
     collecting,
+    disconnected_by,
     end_when_told,
     leftovers,
     until,
@@ -299,7 +300,7 @@ async def test_disconnecting_is_noconnection_on_both_sides(node: Node, beam: Bea
         if who == "we":
             assert await node.disconnect(beam.name)
         else:
-            assert await beam.eval("remote_signals:disconnect(N)", N=node.name) is True
+            await disconnected_by(beam, node)
         assert [await received(me), await received(me)] == [
             down(ours[0], there.pid, NOCONNECTION),
             down(ours[1], (there.name, Atom(beam.name)), NOCONNECTION),
