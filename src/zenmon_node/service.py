@@ -15,8 +15,6 @@ from .app import open_zen_monitor
 from .logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from erlang_interop import Node, NodeEvent
 
     from .config import Settings
@@ -70,10 +68,9 @@ async def _serve(options: ServiceOptions) -> None:
             embedded_epmd=options.embedded_epmd,
         ) as node,
         open_zen_monitor(node, options.settings),
-        node.monitor_nodes() as events,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(_report, events)
+        node.watch_nodes(_report)
         for peer in options.connect:
             await node.connect(peer)
             nursery.start_soon(_stay_connected, node, peer)
@@ -85,14 +82,13 @@ async def _serve(options: ServiceOptions) -> None:
         )
 
 
-async def _report(events: AsyncIterator[NodeEvent]) -> None:
-    """One line for each node that comes or goes, for as long as the node runs."""
-    async for event in events:
-        match event:
-            case NodeUp(name, type):
-                log.info("node up", node=name.name, type=type)
-            case NodeDown(name, type, reason):
-                log.warning("node down", node=name.name, type=type, reason=format_term(reason))
+def _report(event: NodeEvent) -> None:
+    """One line for each node that comes or goes."""
+    match event:
+        case NodeUp(name, type):
+            log.info("node up", node=name.name, type=type)
+        case NodeDown(name, type, reason):
+            log.warning("node down", node=name.name, type=type, reason=format_term(reason))
 
 
 async def _stay_connected(node: Node, peer: str) -> None:

@@ -169,8 +169,8 @@ async def test_run(command: Command, fresh_beam: BeamFactory, name: str, argumen
     beam = fresh_beam()
     service = f"{name}@127.0.0.1"
     async with command.started("run", "--name", service, "--connect", beam.name, *arguments) as running:
-        await running.err.until("running")
-        assert f"type={'visible'}" in await running.err.until("node up")
+        assert "type=visible" in await running.err.until("node up")
+        assert f"type={kind}" in await running.err.until("running")
         assert await beam.eval(f"lists:member('{service}', nodes({kind})).") is True
         assert await beam.eval(f"gen_server:call({{'Elixir.ZenMonitor.Proxy', '{service}'}}, ping).") == Atom("pong")
         await beam.eval("collector:start(leaving).")

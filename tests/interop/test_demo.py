@@ -46,8 +46,10 @@ def is_running(pid: int) -> bool:
 def expect_the_tour(text: str, kind: str) -> int:
     """Check what has been told. Returns the process id of the other node."""
     assert f"10,000 {kind} processes, monitored from Python" in text
-    assert text.count(" 1,000 DOWNs, ") >= 10
-    assert "10,000 of 10,000" in text
+    # On a quiet machine ten of 1,000; on a busy one two deliveries may be taken at once.
+    batches = re.findall(r"after +[\d.]+ s: +([\d,]+) DOWNs, [\d,]+ of 10,000", text)
+    assert len(batches) >= 4
+    assert sum(int(batch.replace(",", "")) for batch in batches) == 10_000
     assert "Reasons: 10,000 times killed." in text
     assert "{nobody,'py_" in text
     assert '500 times {disk_full,<<"/var">>}' in text

@@ -16,7 +16,7 @@ from erlang_interop import NO_REPLY, Atom, GenServer, Pid, open_node
 from erlang_interop.otp.gen import cast, reply
 
 from .. import open_zen_monitor
-from ..messages import PING, PROCESS, PROXY, SUBSCRIBE
+from ..messages import DEAD, NOPROC, PING, PROCESS, PROXY, SUBSCRIBE
 from .peers import READY, SERVER
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ async def _watch(process: Process, from_: From, node: Atom, natively: list[Any],
     for target in natively:
         process.monitor(target)
     answer = await process.node.call((PROXY, node), PING)  # type: ignore[attr-defined]
-    cast(process, (PROXY, node), (PROCESS, process.pid, [(SUBSCRIBE, target) for target in by_zen_monitor]))
+    # A last one, for a name that nobody has, fires at once: then all before it are in force.
+    nobody = (Atom("nobody"), node)
+    instructions = [(SUBSCRIBE, target) for target in [*by_zen_monitor, nobody]]
+    cast(process, (PROXY, node), (PROCESS, process.pid, instructions))
+    await process.receive(lambda message: message == (DEAD, node, [(nobody, NOPROC)]))
     reply(process, from_, answer)
     downs: list[Term] = []
     summaries: list[Term] = []

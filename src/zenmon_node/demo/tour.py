@@ -17,7 +17,6 @@ from erlang_interop.testing.beam import find_erlang
 
 from ..app import open_zen_monitor
 from ..local.api import Compatibility
-from ..messages import PING, PROXY
 from .peers import SERVER, open_peer
 from .view import View
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from erlang_interop import Node, NodeEvent, Pid, Process, Term
+    from erlang_interop import Node, NodeEvent, Pid, Process, Reference, Term
 
     from ..app import ZenMonitor
     from .peers import Peer
@@ -37,11 +36,12 @@ PYTHON_PROCESSES: Final = 1_000
 LAST_PROCESSES: Final = 2_000
 #: Seconds for a request that makes the other node do something ten thousand times.
 CALL_TIMEOUT: Final = 10.0
-#: Seconds between two looks at what ZenMonitor has sent.
+#: Seconds between two looks at what ZenMonitor still has to send.
 LOOK_INTERVAL: Final = 0.02
 
 _STOP: Final = Atom("stop")
 _FULL: Final = Atom("disk_full")
+_NOBODY: Final = Atom("nobody")
 
 
 class DemoError(ErlangInteropError):
@@ -138,13 +138,13 @@ class _Tour:
         settings = self.zen.settings
         chunk, interval = settings.connector_chunk_size, settings.connector_sweep_interval
         view.say(f"Subscribing to each at its Proxy, at most {chunk:,} in a message, one every {interval} ms:")
-        await self.monitor_all(workers, process)
+        refs = await self.monitor_all(workers, process)
         view.say("Now all of them are killed at once.")
         amount, pause = settings.demand_amount, settings.demand_interval
         view.say(f"Their DOWNs are delivered at most {amount:,} every {pause} ms, so that nobody drowns in them:")
         begin = trio.current_time()
         await self.ask(Atom("kill_workers"))
-        reasons = await self.take_downs(process, len(workers), begin)
+        reasons = await self.take_downs(process, refs, begin)
         self.expect_reasons(reasons, {"killed": len(workers)})
         view.say(f"Each monitor fired exactly once. Reasons: {_counted(reasons)}.")
 
@@ -154,7 +154,7 @@ class _Tour:
         workers = [node.spawn(_worker, number) for number in range(PYTHON_PROCESSES)]
         named = node.spawn(_worker, 1, name="py_worker")
         by_pid = node.spawn(_worker, 0)
-        native = [(Atom("py_worker"), node.name), by_pid, (Atom("nobody"), node.name)]
+        native = [(Atom("py_worker"), node.name), by_pid, (_NOBODY, node.name)]
         answer = await self.ask((Atom("watch"), node.name, native, workers))
         view.say(f"{peer.name} pings our Elixir.ZenMonitor.Proxy, gets {format_term(answer)}, and subscribes there to")
         view.say(f"{len(workers):,} of them. Three more it monitors natively: a pid, a name, and a name nobody has.")
@@ -174,15 +174,16 @@ class _Tour:
         view.heading("nodedown")
         workers = await self.ask((Atom("start_workers"), LAST_PROCESSES))
         view.say(f"{len(workers):,} new processes of {peer.name} are monitored:")
-        await self.monitor_all(workers, process)
+        refs = await self.monitor_all(workers, process)
         native = process.monitor((SERVER, peer.name))
-        view.say(f"and one natively. Now process {peer.pid}, the whole {peer.short} node, is killed with SIGKILL.")
+        view.say("One more process is monitored natively.")
+        view.say(f"Now process {peer.pid}, the whole {peer.short} node, is killed with SIGKILL.")
         begin = trio.current_time()
         await trio.to_thread.run_sync(peer.kill)
         down = await process.receive(lambda message: message[1] == native)
         after = trio.current_time() - begin
         view.say(f"The native DOWN came after {after:.2f} s; its reason is {format_term(down[4])}.")
-        reasons = await self.take_downs(process, len(workers), begin)
+        reasons = await self.take_downs(process, refs, begin)
         self.expect_reasons(reasons, {"nodedown": len(workers)})
         view.say(f"Each monitor fired exactly once. Reasons: {_counted(reasons)}.")
         event = await anext(events)
@@ -191,34 +192,50 @@ class _Tour:
 
     # -- what steps share
 
-    async def monitor_all(self, workers: list[Pid], process: Process) -> None:
-        """Monitor through ZenMonitor; return when the other node knows of all."""
+    async def monitor_all(self, workers: list[Pid], process: Process) -> set[Reference]:
+        """Monitor through ZenMonitor; return the monitors when all are in force.
+
+        How to know that: a last one, on a name that nobody has, fires with ``noproc``; instructions are taken in order.
+        """
         begin = trio.current_time()
-        for worker in workers:
-            self.zen.monitor(worker, subscriber=process)
-        with self.view.counting(len(workers), "subscriptions sent") as counter:
-            waiting = len(workers)
+        refs = {self.zen.monitor(worker, subscriber=process) for worker in workers}
+        last = self.zen.monitor((_NOBODY, self.peer.name), subscriber=process)
+        with self.view.counting(len(workers) + 1, "subscriptions sent") as counter:
+            waiting = len(workers) + 1
             while waiting:
                 await trio.sleep(LOOK_INTERVAL)
                 left = self.zen.statistics().waiting_instructions
                 if left < waiting:
                     counter.batch(waiting - left, trio.current_time() - begin)
                     waiting = left
-        # The Proxy answers in turn: now it has taken them all.
-        await self.node.call((PROXY, self.peer.name), PING, timeout=CALL_TIMEOUT)
+        down = await process.receive(lambda message: message[1] == last)
+        after = trio.current_time() - begin
+        self.view.say(f"One more, on a name that nobody has, fired with {_reason(down)} after {after:.2f} s:")
+        self.view.say("so all those before it are in force, as they are taken in order.")
+        return refs
 
-    async def take_downs(self, process: Process, count: int, begin: float) -> Counter[str]:
-        """Receive ``count`` DOWNs and show in which batches they come. Returns how often each reason came."""
+    async def take_downs(self, process: Process, refs: set[Reference], begin: float) -> Counter[str]:
+        """Receive the DOWN of each of ``refs`` and show in which batches they come.
+
+        Returns:
+            How often each reason came.
+
+        Raises:
+            DemoError: a monitor fired twice, or something else came.
+        """
         reasons: Counter[str] = Counter()
-        with self.view.counting(count, "DOWNs") as counter:
-            while reasons.total() < count:
+        with self.view.counting(len(refs), "DOWNs") as counter:
+            while refs:
                 batch = [await process.receive()]
                 try:
                     while True:
                         batch.append(process.receive_nowait())
                 except trio.WouldBlock:
                     counter.batch(len(batch), trio.current_time() - begin)
-                reasons.update(_reason(message) for message in batch)
+                for message in batch:
+                    reasons[_reason(message)] += 1
+                    _expect(message[1] in refs, f"a monitor fired twice: {format_term(message)}")
+                    refs.remove(message[1])
         return reasons
 
     def expect_reasons(self, found: Counter[str], expected: dict[str, int]) -> None:
