@@ -9,7 +9,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from erlang_interop import terms
+from erlang_interop import _identifiers, terms
 from erlang_interop.errors import EncodeError
 from erlang_interop.terms import (
     Atom,
@@ -109,7 +109,7 @@ def test_atoms_are_interned() -> None:
 
 def test_atoms_beyond_the_intern_table_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"intern test {number}" for number in range(terms.INTERN_LIMIT)]
-    table = terms._interned
+    table = _identifiers._interned
     known = dict(table)
     try:
         for name in names:

@@ -210,10 +210,10 @@ def test_a_length_field_alone_takes_no_memory_and_no_time(data: bytes) -> None:
     whole = b"\x83" + (data + b"a\1" * 100) * 100
     tracemalloc.start()
     try:
-        started = time.perf_counter()
+        started = time.thread_time()
         with pytest.raises(DecodeError, match="truncated"):
             decode(whole)
-        assert time.perf_counter() - started < 1.0
+        assert time.thread_time() - started < 1.0
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -235,10 +235,10 @@ LAYERS: dict[str, bytes] = {
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=list(LAYERS))
 def test_nesting_ten_million_deep(layer: bytes) -> None:
     data = b"\x83" + layer * (20_000_000 // len(layer))
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(DecodeError, match=r"nested deeper than 10000 terms|an atom was expected"):
         decode(data)
-    assert time.perf_counter() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 @pytest.mark.parametrize("stack", [256 * 1024, 8 * 1024 * 1024])
@@ -345,9 +345,9 @@ def test_any_buffer_and_offset() -> None:
 def test_a_huge_integer_takes_linear_time() -> None:
     size = 4_000_000
     data = b"\x83o" + struct.pack(">I", size) + b"\0" + b"\xff" * size
-    started = time.perf_counter()
+    started = time.thread_time()
     value, _ = decode(data)
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
     assert value == (1 << (8 * size)) - 1
 
 
@@ -361,15 +361,15 @@ def test_values_do_not_share_what_can_be_changed() -> None:
 def test_a_deep_value_can_be_made_and_thrown_away(layer: str) -> None:
     depth = 100_000
     data = b"\x83" + LAYERS[layer] * depth + b"j" * (1 + depth)
-    started = time.perf_counter()
+    started = time.thread_time()
     value, _ = decode(data, max_depth=depth)
     del value
-    assert time.perf_counter() - started < 5.0
+    assert time.thread_time() - started < 5.0
 
 
 def test_a_list_in_pieces_is_one_list_and_takes_linear_time() -> None:
     count = 200_000
-    started = time.perf_counter()
+    started = time.thread_time()
     assert decode(b"\x83" + b"l\0\0\0\1a\1" * count + b"k\0\1\2")[0] == [1] * count + [2]
     assert decode(b"\x83" + b"l\0\0\0\1a\1" * count + b"a\2")[0] == ImproperList([1] * count, 2)
-    assert time.perf_counter() - started < 5.0
+    assert time.thread_time() - started < 5.0
