@@ -43,7 +43,7 @@ def configure(level: Level = "info", *, as_json: bool = False, stream: TextIO | 
     if as_json:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)]
+        renderer = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
