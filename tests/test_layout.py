@@ -20,6 +20,11 @@ ELSEWHERE = {
     # names alone, without a rule of their own: wrong ones fail where they are used
     "erlang_interop/_native.py": "unit/test_terms.py",
     "erlang_interop/runtime/atoms.py": "unit/runtime/test_process.py",
+    # parts of a module that is one to its users
+    "erlang_interop/_identifiers.py": "unit/test_terms.py",
+    "erlang_interop/etf/_careful.py": "unit/etf/test_decode.py",
+    "erlang_interop/etf/_fast.py": "unit/etf/test_decode.py",
+    "erlang_interop/etf/_parts.py": "unit/etf/test_decode.py",
     # shells around tested cores: they are tested where two nodes run them
     "zenmon_node/sweeping.py": "unit/zenmon/test_app.py",
     "zenmon_node/local/servers.py": "unit/zenmon/test_app.py",
