@@ -333,6 +333,10 @@ BREACHES: Final[dict[str, tuple[Callable[[Pid], bytes], str]]] = {
         r"MONITOR_P whose from_pid is",
     ),
     "MONITOR_P without a reference": (lambda pid: framed(terms((19, EVIL_PID, pid, 1))), r"MONITOR_P whose ref is 1"),
+    "one reference for two monitors": (
+        lambda pid: framed(terms((19, EVIL_PID, pid, REF))) * 2,
+        "MONITOR_P .* has the reference of another monitor",
+    ),
     "EXIT from a foreign pid": (lambda pid: framed(terms((3, FOREIGN, pid, 1))), r"EXIT whose from_pid is"),
     "an exit without its reason": (lambda pid: framed(terms((24, EVIL_PID, pid))), OFFSET),
     "UNLINK_ID 0": (lambda pid: framed(terms((35, 0, EVIL_PID, pid))), r"UNLINK_ID whose id is 0"),

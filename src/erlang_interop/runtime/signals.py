@@ -570,6 +570,12 @@ class Router:
                 self._check_node(to_proc, peer, control)
             peer.emit(_payload_monitor_p_exit(to_proc, from_pid, ref), NOPROC)
             return
+        if ref in peer.watched or ref in process.watchers:
+            raise RemoteProtocolError(
+                f"{describe(control)} has the reference of another monitor",
+                peer=peer.name.name,
+                rule="erl_dist_protocol#control_message, MONITOR_P",
+            )
         process.watchers[ref] = (from_pid, to_proc if by_pid else (to_proc, self.name))
         peer.watched[ref] = process.pid
 

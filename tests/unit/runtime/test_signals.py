@@ -247,3 +247,15 @@ async def test_a_link_or_monitor_for_another_node_is_refused(router: Router, pee
     with pytest.raises(RemoteProtocolError, match=f"{op.name} .* is meant for another node"):
         router.dispatch(peer, [(control(elsewhere), NO_PAYLOAD)])
     assert len(peer.emitted) == 1
+
+
+async def test_two_monitors_under_one_reference_are_refused(router: Router, peer: Sink) -> None:
+    """The second would hide the first, which nobody could end any more."""
+    first, second = Recorder(router), Recorder(router)
+    router.dispatch(peer, [((19, REMOTE, first.pid, REF), NO_PAYLOAD)])
+    for target in (first, second):
+        with pytest.raises(RemoteProtocolError, match="has the reference of another monitor"):
+            router.dispatch(peer, [((19, REMOTE, target.pid, REF), NO_PAYLOAD)])
+    router.terminate(first, BANG)
+    assert peer.emitted == [((28, first.pid, REMOTE, REF), BANG)]
+    assert not second.watchers
