@@ -59,6 +59,18 @@ if MYPY:
     def _u32(data: bytes, pos: i64) -> i64:
         return i64(read_i32_be(data, pos)) & 0xFFFFFFFF
 
+    def _repeats(data: bytes, pos: i64, end: i64, part: bytes) -> bool:
+        """Whether ``data[pos:end] == part``, without making the slice."""
+        size: i64 = len(part)
+        if end - pos != size or end > len(data):
+            return False
+        i: i64 = 0
+        while i < size:
+            if data[pos + i] != part[i]:
+                return False
+            i += 1
+        return True
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -158,13 +170,19 @@ class DistChannel:
         """
         pos: i64 = 0
         end: i64 = len(data)
+        size: i64
         if self._partial.pending:
             pos = self._complete(data, signals)
         known_headers = self._reader.known
         peer = self._peer
         max_depth = self._max_depth
+        header = b""  # of the frame before, and what its references stand for
+        atoms: list[Any] | None = None
         while end - pos >= 4:
-            size: i64 = _u32(data, pos) if MYPY else _read_u32(data, pos)[0]
+            if MYPY:  # noqa: SIM108 - mypyc boxes what an expression chooses
+                size = _u32(data, pos)
+            else:
+                size = _read_u32(data, pos)[0]
             start = pos + 4
             if size > end - start:
                 self._check_size(size)
@@ -177,7 +195,12 @@ class DistChannel:
             if size > 8 and data[start] == VERSION and data[start + 1] == _HEADER:
                 refs: i64 = data[start + 2]
                 at = start + 4 + (refs >> 1) + refs
-                atoms = known_headers.get(data[start + 2 : at])
+                if MYPY:
+                    if not _repeats(data, start + 2, at, header):
+                        header = data[start + 2 : at]
+                        atoms = known_headers.get(header)
+                else:
+                    atoms = known_headers.get(data[start + 2 : at])
                 if (
                     atoms is not None
                     and pos - at > 3
@@ -189,10 +212,15 @@ class DistChannel:
                     if layout is not None:
                         terms, behind = decode_terms(data, at, pos, layout.terms, atoms, max_depth)
                         control = terms[0]
-                        if behind == pos and (fits(layout, control, peer) if MYPY else layout.accepts(control, peer)):
+                        if MYPY:  # noqa: SIM108 - as above
+                            fitting = fits(layout, control, peer)
+                        else:
+                            fitting = layout.accepts(control, peer)
+                        if fitting and behind == pos:
                             signals.append((control, terms[1] if layout.has_payload else NO_PAYLOAD))
                             continue
             self._frame(data, start, pos, signals)
+            header = b""  # its references may stand for others now
         if pos < end:
             self._partial.keep(data, pos)
 
