@@ -15,20 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from erlang_interop import terms
-from erlang_interop.errors import Exit
+from erlang_interop import Atom, EpmdAddress, Exit, InlineServer, Pid, Reference, open_node, terms
 from erlang_interop.otp import gen
-from erlang_interop.otp.node import open_node
-from erlang_interop.runtime import EpmdAddress, InlineServer
-from erlang_interop.terms import Atom, Pid, Reference
 from erlang_interop.wire import channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from erlang_interop.otp.node import Node
-    from erlang_interop.runtime import LocalProcess, Process
-    from erlang_interop.terms import Term
+    from erlang_interop import LocalProcess, Process, Term
 
 GEN_CALL: Final = Atom("$gen_call")
 GEN_CAST: Final = Atom("$gen_cast")
@@ -46,13 +40,17 @@ SEND_SLICE: Final = 64
 """An inline server's task asks after so many messages whether the peer is busy."""
 
 
-class Sink:
-    """The messages of ``bench_peer`` and their answers, whichever kind of process takes them."""
+class Sink(InlineServer):
+    """The messages of ``bench_peer`` and their answers: an inline server, and what :func:`mailbox_sink` hands them to.
 
-    def __init__(self, node: Node, *, mailbox: bool) -> None:
-        self.node = node
-        self.process: LocalProcess
-        self._mailbox = mailbox
+    Args:
+        mailbox: The process that takes the messages, if it is one with a mailbox; None: it is an inline server.
+    """
+
+    def __init__(self, mailbox: Process | None = None) -> None:
+        self._mailbox = mailbox is not None
+        if mailbox is not None:
+            self._me: LocalProcess = mailbox
         self._count = 0
         self._bulk: Term = None
         self._pids: list[Pid] = []
@@ -67,12 +65,15 @@ class Sink:
             Atom("monitor_all"): self._monitor_all,
         }
 
-    def handle(self, message: Term) -> None:
+    def started(self) -> None:
+        self._me = self.process
+
+    def handle_message(self, message: Term) -> None:
         """One message. What takes long becomes a task, and this returns."""
         if type(message) is not tuple:
             if message != Atom("killall"):
                 raise Exit(NORMAL)
-            self.node.start_task(self._kill_all)
+            self._me.node.start_task(self._kill_all)
             return
         tag = message[0]
         if tag == GEN_CAST and message[1][0] == WORK:
@@ -83,18 +84,18 @@ class Sink:
             self._downs += 1
             if self._downs == self._awaited_downs:
                 assert self._watcher is not None
-                self.process.send(self._watcher, (Atom("downs"), self._downs))
+                self._me.send(self._watcher, (Atom("downs"), self._downs))
         elif tag == Atom("report"):
-            self.process.send(message[1], (message[2], self._count))
+            self._me.send(message[1], (message[2], self._count))
             self._count = 0
         elif tag == Atom("bulk"):
             self._bulk = message[3]
-            self.process.send(message[1], (message[2], OK))
+            self._me.send(message[1], (message[2], OK))
         else:
-            self.node.start_task(self._tasks[tag], *message[1:])
+            self._me.node.start_task(self._tasks[tag], *message[1:])
 
     async def _blast(self, dest: Pid, _ref: Reference, count: int) -> None:
-        send = self.process.send
+        send = self._me.send
         if self._mailbox:
             for index in range(count, 0, -1):
                 await send(dest, (GEN_CAST, (WORK, index, PAYLOAD)))
@@ -108,7 +109,7 @@ class Sink:
 
     async def _call_me(self, sender: Pid, ref: Reference, calls: int, callers: int) -> None:
         latencies = await self._calls(("echo", sender.node), calls, callers)
-        self.process.send(sender, (ref, percentile(50, latencies), percentile(99, latencies)))
+        self._me.send(sender, (ref, percentile(50, latencies), percentile(99, latencies)))
 
     async def _calls(self, dest: tuple[str, Atom], calls: int, callers: int) -> list[float]:
         """``callers`` processes ask side by side, ``calls`` times in all; latencies in microseconds."""
@@ -122,59 +123,46 @@ class Sink:
 
         for _ in range(callers):
             if self._mailbox:
-                self.node.spawn(ask, dest, each, latencies, finished)
+                self._me.node.spawn(ask, dest, each, latencies, finished)
             else:
-                self.node.start_inline(Asker(dest, each, latencies, finished))
+                self._me.node.start_inline(Asker(dest, each, latencies, finished))
         await done.wait()
         return latencies
 
     async def _bulk_back(self, sender: Pid, ref: Reference, times: int) -> None:
         for _ in range(times):
-            await self.process.send(sender, (ref, self._bulk))
+            await self._me.send(sender, (ref, self._bulk))
 
     async def _make_pids(self, sender: Pid, ref: Reference, count: int) -> None:
         for index in range(count):
-            self._pids.append(self.node.start_inline(Idle()))
+            self._pids.append(self._me.node.start_inline(Idle()))
             if index % SLICE == 0:
                 await trio.lowlevel.checkpoint()
-        self.process.send(sender, (ref, self._pids))
+        self._me.send(sender, (ref, self._pids))
 
     async def _kill_all(self) -> None:
         pids, self._pids = self._pids, []
         for index, pid in enumerate(pids):
-            self.process.send(pid, FINISH)
+            self._me.send(pid, FINISH)
             if index % SLICE == 0:
                 await trio.lowlevel.checkpoint()
 
     async def _monitor_all(self, sender: Pid, ref: Reference, pids: list[Pid]) -> None:
         self._downs, self._awaited_downs, self._watcher = 0, len(pids), sender
         for index, pid in enumerate(pids):
-            self.process.monitor(pid)
+            self._me.monitor(pid)
             if index % SLICE == 0:
                 await trio.lowlevel.checkpoint()
         # An answer comes after the monitors, which travel on the same connection, are in place.
         await self._calls(("echo", sender.node), 1, 1)
-        self.process.send(sender, (ref, Atom("set")))
+        self._me.send(sender, (ref, Atom("set")))
 
 
-class InlineSink(InlineServer):
-    """The sink as an inline server."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def started(self) -> None:
-        self._sink.process = self.process
-
-    def handle_message(self, message: Term) -> None:
-        self._sink.handle(message)
-
-
-async def mailbox_sink(process: Process, sink: Sink) -> None:
+async def mailbox_sink(process: Process) -> None:
     """The sink as a task with a mailbox."""
-    sink.process = process
+    sink = Sink(process)
     while True:
-        sink.handle(await process.receive())
+        sink.handle_message(await process.receive())
 
 
 class Idle(InlineServer):
@@ -244,11 +232,10 @@ def percentile(percent: int, values: list[float]) -> float:
 async def serve(name: str, epmd_port: int, process: str) -> None:
     """Be the peer until standard input ends."""
     async with open_node(name, epmd=EpmdAddress(port=epmd_port)) as node:
-        sink = Sink(node, mailbox=process == "mailbox")
         if process == "mailbox":
-            node.spawn(mailbox_sink, sink, name="sink")
+            node.spawn(mailbox_sink, name="sink")
         else:
-            node.start_inline(InlineSink(sink), name="sink")
+            node.start_inline(Sink(), name="sink")
         compiled = [module.__name__ for module in (terms, channel) if not str(module.__file__).endswith(".py")]
         print("ready", "compiled" if compiled else "interpreted", *compiled, flush=True)
         await trio.lowlevel.wait_readable(0)
