@@ -79,7 +79,7 @@ class Sink(InlineServer):
         if tag == GEN_CAST and message[1][0] == WORK:
             self._count += 1
         elif tag == GEN_CALL:
-            gen.reply(self.process, message[1], message[2][1])
+            gen.reply(self._me, message[1], message[2][1])
         elif tag == DOWN:
             self._downs += 1
             if self._downs == self._awaited_downs:
