@@ -69,6 +69,7 @@ MAX_ATOM_REFS: Final = 255
 #: The recursive way goes so deep, far from the end of any stack.
 _FAST_DEPTH: Final = 100
 _UNSIGNED_32: Final = 0xFFFFFFFF
+_MAX_SIZE: Final[i64] = 0xFFFFFFFF
 
 _TRUE: Final = Atom("true")
 _FALSE: Final = Atom("false")
@@ -117,9 +118,9 @@ def _put_u32(out: BytesWriter, value: int) -> None:
         out += _u32.pack(value)
 
 
-def _put_head(out: BytesWriter, tag: i64, size: i64) -> None:
+def _put_head(out: BytesWriter, tag: u8, size: i64) -> None:
     """Write a tag and a size of 32 bits."""
-    if size > _UNSIGNED_32:
+    if size > _MAX_SIZE:
         raise EncodeError(f"{size} elements or bytes are more than the format's 32 bits can count")
     if MYPY:
         out.append(tag)
@@ -189,7 +190,7 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
         if arity < 256:
             if MYPY:
                 out.append(SMALL_TUPLE_EXT)
-                out.append(arity)
+                out.append(u8(arity))
             else:
                 out += _SMALL_TUPLES[arity]
         else:
@@ -258,8 +259,8 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
             if type(items[0]) is int and _is_string(items):
                 size: i64 = len(items)
                 out.append(STRING_EXT)
-                out.append(size >> 8)
-                out.append(size & 255)
+                out.append(u8(size >> 8))
+                out.append(u8(size & 255))
                 out.write(bytes(items))
                 return
             _put_head(out, LIST_EXT, len(items))
@@ -312,7 +313,7 @@ def _put_reference(out: BytesWriter, reference: Reference, refs: dict[bytes, int
     if MYPY:
         out.append(NEWER_REFERENCE_EXT)
         out.append(0)
-        out.append(count)
+        out.append(u8(count))
     else:
         out += _REFERENCE_HEADS[count]
     _put_atom(out, reference.node, refs)
@@ -349,7 +350,7 @@ class _FunEnd:
 def _patch_size(out: BytesWriter, start: i64) -> None:
     """Put the distance from ``start`` to here into the 32 bits at ``start``."""
     size: i64 = len(out) - start
-    if size > _UNSIGNED_32:
+    if size > _MAX_SIZE:
         raise EncodeError(f"a fun of {size} bytes is more than the format's 32 bits can count")
     out[start] = u8((size >> 24) & 255)
     out[start + 1] = u8((size >> 16) & 255)

@@ -86,17 +86,22 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
     stand in the order of how often a tag occurs on a distribution channel.
     """
     k: i64
+    items: list[Any]
     if depth < 0:
         raise GiveUp
-    for _ in range(count):
+    for _n in range(count):  # with a name of its own the counter stays a native integer
         tag: i64 = data[pos]
         if tag == ATOM_CACHE_REF:
             out.append(atoms[data[pos + 1]])
             pos += 2
         elif tag == SMALL_TUPLE_EXT:
-            items: list[Any] = []
-            pos = decode_fast(data, pos + 2, data[pos + 1], atoms, items, depth - 1)
-            out.append(tuple(items))
+            if MYPY:
+                small, pos = _tuple(data, pos, atoms, depth)
+                out.append(small)
+            else:
+                items = []
+                pos = decode_fast(data, pos + 2, data[pos + 1], atoms, items, depth - 1)
+                out.append(tuple(items))
         elif tag == NEW_PID_EXT:
             if data[pos + 1] == ATOM_CACHE_REF:
                 node = atoms[data[pos + 2]]
@@ -133,12 +138,18 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
             out.append(node)
             pos += k
         elif tag == BINARY_EXT:
-            k = u32(data, pos + 1) if MYPY else _read_u32(data, pos + 1)[0]
+            if MYPY:  # noqa: SIM108 - mypyc boxes what an expression chooses
+                k = u32(data, pos + 1)
+            else:
+                k = _read_u32(data, pos + 1)[0]
             pos += 5
             out.append(data[pos : pos + k])
             pos += k
         elif tag == LIST_EXT:
-            k = u32(data, pos + 1) if MYPY else _read_u32(data, pos + 1)[0]
+            if MYPY:  # noqa: SIM108 - mypyc boxes what an expression chooses
+                k = u32(data, pos + 1)
+            else:
+                k = _read_u32(data, pos + 1)[0]
             items = []
             pos = decode_fast(data, pos + 5, k, atoms, items, depth - 1)
             if data[pos] == NIL_EXT:
@@ -196,7 +207,10 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
             pos += k
         elif tag == NEW_FLOAT_EXT:
             number: float
-            number = read_f64_be(data, pos + 1) if MYPY else _read_f64(data, pos + 1)[0]
+            if MYPY:  # noqa: SIM108 - as above
+                number = read_f64_be(data, pos + 1)
+            else:
+                number = _read_f64(data, pos + 1)[0]
             if number - number != 0.0:
                 raise DecodeError("a float is nan or infinite: Erlang has no such float")
             out.append(number)
@@ -226,6 +240,58 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
         else:
             pos = _rare(data, pos, tag, atoms, out, depth)
     return pos
+
+
+def _tuple(data: bytes, pos: i64, atoms: list[Any], depth: i64) -> tuple[Any, i64]:
+    """Return the ``SMALL_TUPLE_EXT`` at ``pos`` and the position behind it.
+
+    For the compiled build, where a result of two is free: most tuples are small, and made without a list first.
+    """
+    if depth <= 0:
+        raise GiveUp
+    arity: i64 = data[pos + 1]
+    depth -= 1
+    if arity == 2:
+        a, pos = _one(data, pos + 2, atoms, depth)
+        b, pos = _one(data, pos, atoms, depth)
+        return (a, b), pos
+    if arity == 3:
+        a, pos = _one(data, pos + 2, atoms, depth)
+        b, pos = _one(data, pos, atoms, depth)
+        c, pos = _one(data, pos, atoms, depth)
+        return (a, b, c), pos
+    if arity == 4:
+        a, pos = _one(data, pos + 2, atoms, depth)
+        b, pos = _one(data, pos, atoms, depth)
+        c, pos = _one(data, pos, atoms, depth)
+        d, pos = _one(data, pos, atoms, depth)
+        return (a, b, c, d), pos
+    items: list[Any] = []
+    pos = decode_fast(data, pos + 2, arity, atoms, items, depth)
+    return tuple(items), pos
+
+
+def _one(data: bytes, pos: i64, atoms: list[Any], depth: i64) -> tuple[Any, i64]:
+    """Return the term at ``pos`` and the position behind it: :func:`decode_fast` for one part of a tuple."""
+    tag: i64 = data[pos]
+    if tag == ATOM_CACHE_REF:
+        return atoms[data[pos + 1]], pos + 2
+    if tag == SMALL_TUPLE_EXT:
+        return _tuple(data, pos, atoms, depth)
+    if tag == SMALL_INTEGER_EXT:
+        return data[pos + 1], pos + 2
+    if tag == NEW_PID_EXT and data[pos + 1] == ATOM_CACHE_REF:
+        node = atoms[data[pos + 2]]
+        if type(node) is not Atom:
+            node = as_atom(node)
+        return Pid(node, u32(data, pos + 3), u32(data, pos + 7), u32(data, pos + 11)), pos + 15
+    if tag == BINARY_EXT:
+        k: i64 = u32(data, pos + 1)
+        pos += 5
+        return data[pos : pos + k], pos + k
+    items: list[Any] = []
+    pos = decode_fast(data, pos, 1, atoms, items, depth)
+    return items[0], pos
 
 
 def _rare(data: bytes, pos: i64, tag: i64, atoms: list[Any], out: list[Any], depth: i64) -> i64:
