@@ -58,7 +58,18 @@ class InlineProcess(LocalProcess):
 
     def deliver(self, message: Term) -> None:
         """Run the handler now, or behind the one that is running."""
-        self._router.run_inline(self, message)
+        router = self._router
+        if router.running:
+            router.ready.append((self, message))
+            return
+        # What Router.run_inline was, in one frame: every message of every inline server passes here.
+        router.running = True
+        try:
+            self.handle(message)
+            if router.ready:
+                router.run_ready()
+        finally:
+            router.running = False
 
     def handle(self, message: Term) -> None:
         """Run the handler; the one place where its exception becomes an exit reason."""

@@ -52,6 +52,13 @@ class Mailbox:
             raise trio.WouldBlock
         return self._messages.popleft()
 
+    def may_take(self) -> bool:
+        """Whether there is a message and the next receive owes no checkpoint: ``get_nowait`` is as good as ``get``."""
+        if self._messages and self._served < CHECKPOINT_EVERY - 1:
+            self._served += 1
+            return True
+        return False
+
     async def get(self, match: Callable[[Term], bool] | None = None) -> Term:
         """Wait for the oldest message for which ``match`` is true; the others stay, in order."""
         self._served += 1

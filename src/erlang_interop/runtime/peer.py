@@ -8,7 +8,7 @@ switch (``flush``); the writer task only finishes what the socket did not take.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
@@ -32,6 +32,9 @@ BUSY_LIMIT: Final = 1024 * 1024
 FLUSH_AT: Final = 64 * 1024
 #: Signals that may wait for a node that is still being dialled before senders are parked.
 PENDING_LIMIT: Final = 1000
+
+#: An iterator that has ended: awaiting it returns at once.
+_DONE: Final = cast("Generator[Any, Any, None]", iter(()))
 
 _DOWNGRADED: Final = {
     Op.PAYLOAD_EXIT: Op.EXIT,
@@ -58,14 +61,15 @@ class Sending:
         self._awaited = 0
 
     def __await__(self) -> Generator[Any, Any, None]:
-        if self._peer is not None and self._peer.busy:
-            yield from self._peer.wait_not_busy().__await__()
-            return
+        peer = self._peer
+        if peer is not None and peer.busy:
+            return peer.wait_not_busy().__await__()
         # A checkpoint for each message would cost more than the message; one in 64 keeps the loop fair.
         self._awaited += 1
         if self._awaited >= 64:
             self._awaited = 0
-            yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105 - this is how __await__ awaits
+            return trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105 - this is how __await__ awaits
+        return _DONE
 
 
 #: The result of a send that stays on this node.

@@ -50,6 +50,8 @@ _send_sender: Final = _packer(Op.SEND_SENDER)
 _unlink_id: Final = _packer(Op.UNLINK_ID)
 _unlink_id_ack: Final = _packer(Op.UNLINK_ID_ACK)
 
+_OP_REG_SEND: Final = int(Op.REG_SEND)
+_OP_SEND_SENDER: Final = int(Op.SEND_SENDER)
 _MISSING: Final = object()
 _WORDS: Final = struct.Struct(">III")
 #: Pids count up to this id before the serial does; the id then starts again.
@@ -89,8 +91,8 @@ class Router:
         self._next_serial = 0
         self._next_ref = 0
         self._unlink_ids = UnlinkIds()
-        self._running = False
-        self._ready: deque[tuple[InlineProcess, Term]] = deque()
+        self.running = False
+        self.ready: deque[tuple[InlineProcess, Term]] = deque()
         self._reaping = False
         self._dying: deque[tuple[LocalProcess, Term]] = deque()
         self._handlers: dict[int, Callable[[Peer, tuple[Any, ...], Any], None]] = {
@@ -216,30 +218,19 @@ class Router:
 
     # -- inline servers
 
-    def run_inline(self, process: InlineProcess, message: Term) -> None:
-        """Run an inline handler now, or behind the one that is running."""
-        if self._running:
-            self._ready.append((process, message))
-            return
-        self._running = True
-        try:
-            process.handle(message)
-            self._run_ready()
-        finally:
-            self._running = False
-
     def run_started(self, process: InlineProcess) -> None:
         """Run ``started()`` under the same rule: what it sends is handled after it."""
-        nested, self._running = self._running, True
+        nested, self.running = self.running, True
         try:
             process.server.started()
             if not nested:
-                self._run_ready()
+                self.run_ready()
         finally:
-            self._running = nested
+            self.running = nested
 
-    def _run_ready(self) -> None:
-        ready = self._ready
+    def run_ready(self) -> None:
+        """Run the handlers that came up while another was running."""
+        ready = self.ready
         while ready:
             process, message = ready.popleft()
             if process.alive:
@@ -426,17 +417,17 @@ class Router:
         self._dying.append((process, reason))
         if self._reaping:
             return
-        nested, self._running = self._running, True
+        nested, self.running = self.running, True
         self._reaping = True
         try:
             while self._dying:
                 self._reap(*self._dying.popleft())
             self._reaping = False
             if not nested:
-                self._run_ready()
+                self.run_ready()
         finally:
             self._reaping = False
-            self._running = nested
+            self.running = nested
 
     def _reap(self, process: LocalProcess, reason: Term) -> None:
         pid = process.pid
@@ -487,9 +478,21 @@ class Router:
 
     def dispatch(self, peer: Peer, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
         """Carry out what a peer sent, in order."""
-        handlers = self._handlers
+        handlers, names, processes = self._handlers, self.names, self.processes
         for control, payload in signals:
-            handler = handlers.get(control[0])
+            op = control[0]
+            # Messages are the bulk of all signals: they go to their process without a handler in between.
+            if op == _OP_REG_SEND:
+                process = names.get(control[3])
+                if process is not None:
+                    process.deliver(payload)
+                continue
+            if op == _OP_SEND_SENDER:
+                process = processes.get(control[2])
+                if process is not None:
+                    process.deliver(payload)
+                continue
+            handler = handlers.get(op)
             if handler is None:
                 raise RemoteProtocolError(
                     f"{describe(control, payload)} needs a flag that was not offered",
