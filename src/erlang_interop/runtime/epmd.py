@@ -230,6 +230,8 @@ async def _until_registered(register_again: Callable[[], Awaitable[Registration]
         await trio.sleep(delay)
         try:
             return await register_again()
+        except NameTaken as error:
+            log.warning("not registered again: %s", error)
         except EpmdError as error:
             log.info("not registered yet: %s", error)
         delay = min(delay * 2, LAST_RETRY)

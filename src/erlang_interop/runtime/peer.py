@@ -108,6 +108,7 @@ class Peer:
         #: Links: process here -> processes there.
         self.links: dict[Pid, set[Pid]] = {}
         self._queue: list[tuple[tuple[Any, ...], Any]] = []
+        self._queued_bytes = 0
         self._tail = memoryview(b"")
         self._dirty = dirty
         self._is_dirty = False
@@ -138,7 +139,8 @@ class Peer:
         if wire is None:
             if self.state is PeerState.PENDING:
                 if payload is not NO_PAYLOAD:
-                    encode(payload)  # what cannot be sent is the sender's error, now and not when the node is there
+                    # What cannot be sent is the sender's error, now and not when the node is there.
+                    self._queued_bytes += len(encode(payload))
                 self._queue.append((control, payload))
             return
         if self._old_forms:
@@ -213,7 +215,7 @@ class Peer:
     def busy(self) -> bool:
         """Whether senders are parked: more than the busy limit waits."""
         if self.wire is None:
-            return len(self._queue) > PENDING_LIMIT
+            return len(self._queue) > PENDING_LIMIT or self._queued_bytes > BUSY_LIMIT
         return len(self._tail) + self.wire.pending > BUSY_LIMIT
 
     async def wait_not_busy(self) -> None:
@@ -241,7 +243,7 @@ class Peer:
 
     def release_queue(self) -> None:
         """Send what was put here while the connection was being made."""
-        queue, self._queue = self._queue, []
+        queue, self._queue, self._queued_bytes = self._queue, [], 0
         for control, payload in queue:
             self.emit(control, payload)
         self._waiting.unpark_all()
@@ -251,7 +253,7 @@ class Peer:
         self.state = PeerState.DOWN
         self.wire = None
         self._tail = memoryview(b"")
-        self._queue = []
+        self._queue, self._queued_bytes = [], 0
         self._drained.set()
         self._waiting.unpark_all()
         if self.stream is not None:

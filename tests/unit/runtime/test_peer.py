@@ -103,6 +103,17 @@ async def test_signals_for_a_pending_peer_wait_in_order_and_bounded() -> None:
     far.close()
 
 
+async def test_few_big_signals_for_a_pending_peer_park_senders_too() -> None:
+    peer = Peer(THERE, [])
+    for _ in range(BUSY_LIMIT // 100_000):
+        send(peer, bytes(100_000))
+        assert not peer.busy
+    send(peer, bytes(100_000))
+    assert peer.busy
+    peer.down()
+    assert not peer.busy
+
+
 async def test_what_cannot_be_sent_is_the_senders_error_also_while_pending() -> None:
     peer = Peer(THERE, [])
     with pytest.raises(EncodeError):
