@@ -27,7 +27,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PURE := PYTHONPATH=src ZENMON_BUILD=pure
 INSTALLED := env -u PYTHONPATH ZENMON_BUILD=installed
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadgroup
-UNIT := tests --ignore tests/interop --ignore tests/bench
+UNIT := tests --ignore tests/interop
 
 export ZENMON_OTPS := $(RELEASES)
 # Compiled modules are kept while their sources stay the same (hatch_build.py).
