@@ -21,8 +21,8 @@ import trio
 from erlang_interop import Atom, CookieMismatch, NodeDown, NodeUp, Pid, Reference
 from erlang_interop.etf import encode
 from erlang_interop.flags import MANDATORY, OFFERED, DFlag
-from erlang_interop.runtime.distribution import MAX_HANDSHAKES
 from erlang_interop.runtime.epmd import look_up
+from erlang_interop.runtime.handshakes import MAX_HANDSHAKES
 from erlang_interop.wire.channel import NO_PAYLOAD, DistChannel
 from erlang_interop.wire.handshake import Established, Initiator
 from tests.interop.collectors import PATIENCE, Collector, collecting, until

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..errors import BadRpc, CallError, CookieMissing
-from ..runtime.distribution import split_name
+from ..runtime.addresses import split_name
 from ..runtime.node import Node as RuntimeNode
 from ..runtime.signals import atom_of
 from ..terms import Atom

@@ -1,6 +1,7 @@
 """The running node: sockets, tasks, processes and the signals between them, on trio."""
 
-from .distribution import ConnectionInfo, split_name
+from .addresses import split_name
+from .distribution import ConnectionInfo
 from .epmd import EpmdAddress
 from .epmd_server import EpmdServer
 from .events import NodeDown, NodeEvent, NodeUp

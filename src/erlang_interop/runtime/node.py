@@ -15,15 +15,16 @@ import trio
 from ..errors import BadName, EpmdUnavailable, Exit, LocalProtocolError
 from ..terms import Atom
 from . import epmd
+from .addresses import Addresses, split_name
 from .atoms import NORMAL, SHUTDOWN
-from .distribution import ConnectionInfo, Distribution, split_name
+from .distribution import ConnectionInfo, Distribution
 from .epmd import EpmdAddress, Registration
 from .epmd_server import EpmdServer
 from .inline import InlineProcess, InlineServer, crash_reason
 from .process import Destination, LocalProcess, Process
 from .signals import atom_of
 from .timers import Timer, Timers
-from .transport import Listener, listen
+from .transport import Listener, Transport, listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -91,7 +92,8 @@ class Node:
             cookie,
             visible=visible,
             net_ticktime=net_ticktime,
-            epmd_port=self._epmd.port,
+            addresses=Addresses(self._epmd.port),
+            transport=Transport(),
             allow=allow,
             connect_timeout=connect_timeout,
             dirty=self._dirty,
@@ -204,7 +206,7 @@ class Node:
     @property
     def net_ticktime(self) -> float:
         """Seconds without a sign of life after which a peer is taken for dead."""
-        return self._distribution.net_ticktime
+        return self._distribution.ticking.net_ticktime
 
     def is_connected(self, peer: Atom | str) -> bool:
         """Whether ``peer`` is connected now."""

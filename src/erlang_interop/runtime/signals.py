@@ -1,8 +1,7 @@
 """The router: every signal between processes, whether both are here or one is on a peer.
 
-Outgoing, a process's ``send``, ``link``, ``monitor`` or ``exit`` comes in here and becomes a call on a local process or
-a control message for a peer. Incoming, ``dispatch`` takes what one read from a socket brought and carries it out, in
-order, without an await: that is what keeps the order that Erlang promises between two processes.
+A process's ``send``, ``link``, ``monitor`` or ``exit`` comes in here and becomes a call on a local process or a control
+message for a peer. What peers send comes in through ``incoming.py``.
 
 Source: ERTS manual, "Processes" (signals, links, monitors, aliases); erl_dist_protocol, "Control Messages".
 """
@@ -14,11 +13,12 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BadName, EncodeError, NameAlreadyRegistered, RemoteProtocolError
+from ..errors import BadName, EncodeError, NameAlreadyRegistered
 from ..terms import Atom, Pid, Reference
-from ..wire.control import BY_OP, Op, describe
-from ..wire.unlink import Link, LinkState, UnlinkIds
+from ..wire.control import Op, packer
+from ..wire.unlink import Link, UnlinkIds
 from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, PROCESS, UNDEFINED
+from .incoming import Incoming
 from .peer import SENT, Peer, PeerState, Sending
 
 if TYPE_CHECKING:
@@ -31,27 +31,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("erlang_interop.process")
 
 
-def _packer(op: Op) -> Callable[..., tuple[Any, ...]]:
-    """What builds the control tuple of ``op`` from its slots."""
-    row = BY_OP[op]
-    assert row is not None
-    return row.pack  # type: ignore[no-any-return]
+_alias_send: Final = packer(Op.ALIAS_SEND)
+_demonitor_p: Final = packer(Op.DEMONITOR_P)
+_link: Final = packer(Op.LINK)
+_monitor_p: Final = packer(Op.MONITOR_P)
+_payload_exit: Final = packer(Op.PAYLOAD_EXIT)
+_payload_exit2: Final = packer(Op.PAYLOAD_EXIT2)
+_payload_monitor_p_exit: Final = packer(Op.PAYLOAD_MONITOR_P_EXIT)
+_reg_send: Final = packer(Op.REG_SEND)
+_send_sender: Final = packer(Op.SEND_SENDER)
+_unlink_id: Final = packer(Op.UNLINK_ID)
 
-
-_alias_send: Final = _packer(Op.ALIAS_SEND)
-_demonitor_p: Final = _packer(Op.DEMONITOR_P)
-_link: Final = _packer(Op.LINK)
-_monitor_p: Final = _packer(Op.MONITOR_P)
-_payload_exit: Final = _packer(Op.PAYLOAD_EXIT)
-_payload_exit2: Final = _packer(Op.PAYLOAD_EXIT2)
-_payload_monitor_p_exit: Final = _packer(Op.PAYLOAD_MONITOR_P_EXIT)
-_reg_send: Final = _packer(Op.REG_SEND)
-_send_sender: Final = _packer(Op.SEND_SENDER)
-_unlink_id: Final = _packer(Op.UNLINK_ID)
-_unlink_id_ack: Final = _packer(Op.UNLINK_ID_ACK)
-
-_OP_REG_SEND: Final = int(Op.REG_SEND)
-_OP_SEND_SENDER: Final = int(Op.SEND_SENDER)
 _MISSING: Final = object()
 _WORDS: Final = struct.Struct(">III")
 #: Pids count up to this id before the serial does; the id then starts again.
@@ -95,32 +85,8 @@ class Router:
         self.ready: deque[tuple[InlineProcess, Term]] = deque()
         self._reaping = False
         self._dying: deque[tuple[LocalProcess, Term]] = deque()
-        self._handlers: dict[int, Callable[[Peer, tuple[Any, ...], Any], None]] = {
-            Op.SEND: self._in_send,
-            Op.SEND_TT: self._in_send,
-            Op.SEND_SENDER: self._in_send,
-            Op.SEND_SENDER_TT: self._in_send,
-            Op.REG_SEND: self._in_reg_send,
-            Op.REG_SEND_TT: self._in_reg_send,
-            Op.ALIAS_SEND: self._in_alias_send,
-            Op.ALIAS_SEND_TT: self._in_alias_send,
-            Op.LINK: self._in_link,
-            Op.UNLINK_ID: self._in_unlink_id,
-            Op.UNLINK_ID_ACK: self._in_unlink_id_ack,
-            Op.EXIT: self._in_exit,
-            Op.EXIT_TT: self._in_exit,
-            Op.PAYLOAD_EXIT: self._in_exit,
-            Op.PAYLOAD_EXIT_TT: self._in_exit,
-            Op.EXIT2: self._in_exit2,
-            Op.EXIT2_TT: self._in_exit2,
-            Op.PAYLOAD_EXIT2: self._in_exit2,
-            Op.PAYLOAD_EXIT2_TT: self._in_exit2,
-            Op.MONITOR_P: self._in_monitor,
-            Op.DEMONITOR_P: self._in_demonitor,
-            Op.MONITOR_P_EXIT: self._in_monitor_exit,
-            Op.PAYLOAD_MONITOR_P_EXIT: self._in_monitor_exit,
-            Op.GROUP_LEADER: self._in_group_leader,
-        }
+        #: Carries out what a peer sent, in order: ``dispatch(peer, signals)``.
+        self.dispatch = Incoming(self).dispatch
 
     # -- identifiers
 
@@ -185,7 +151,7 @@ class Router:
             return peer.sending
         if type(dest) is Reference:
             if dest.node == self.name:
-                self._deliver_alias(dest, message)
+                self.deliver_alias(dest, message)
                 return SENT
             peer = self.peers.get(dest.node) or self._peer_for(dest.node)
             peer.emit(_alias_send(sender, dest), message)
@@ -205,7 +171,8 @@ class Router:
             process.deliver(message)
         return SENT
 
-    def _deliver_alias(self, ref: Reference, message: Term) -> None:
+    def deliver_alias(self, ref: Reference, message: Term) -> None:
+        """Hand ``message`` to the process whose alias ``ref`` is; to nobody when it is no alias (any more)."""
         entry = self.aliases.get(ref)
         if entry is None:
             return
@@ -302,17 +269,14 @@ class Router:
         # The link is gone for us when the other side has acknowledged; until then its exit signals are ignored.
         peer.emit(_unlink_id(link.unlink(self._unlink_ids), process.pid, pid))
 
-    def _forget_link(self, peer: Peer, process: LocalProcess, pid: Pid) -> None:
+    def forget_link(self, peer: Peer, process: LocalProcess, pid: Pid) -> None:
+        """The link between ``process`` and ``pid`` on ``peer`` is no more, for either table."""
         process.links.pop(pid, None)
         remotes = peer.links.get(process.pid)
         if remotes is not None:
             remotes.discard(pid)
             if not remotes:
                 del peer.links[process.pid]
-
-    def _forget_if_gone(self, peer: Peer, process: LocalProcess, pid: Pid, link: Link) -> None:
-        if link.state is LinkState.GONE:
-            self._forget_link(peer, process, pid)
 
     # -- monitors
 
@@ -367,7 +331,7 @@ class Router:
         if peer is not None and peer.monitors.pop(ref, None) is not None:
             peer.emit(_demonitor_p(process.pid, target if type(target) is Pid else target[0], ref))
 
-    def _fire_down(self, owner: Pid, ref: Reference, reason: Term) -> None:
+    def fire_down(self, owner: Pid, ref: Reference, reason: Term) -> None:
         """Deliver the DOWN of a monitor that ``owner`` holds; its entry goes."""
         process = self.processes.get(owner)
         if process is None:
@@ -449,7 +413,7 @@ class Router:
                 continue
             peer = self.peers.get(other_pid.node)
             if peer is not None:
-                self._forget_link(peer, process, other_pid)
+                self.forget_link(peer, process, other_pid)
                 if link.active:
                     self._emit_reason(peer, _payload_exit(pid, other_pid), reason)
         watchers, process.watchers = process.watchers, {}
@@ -473,142 +437,6 @@ class Router:
         except EncodeError as error:
             log.warning("an exit reason cannot be sent to %s: %s; it goes as text", peer.name.name, error)
             peer.emit(control, (Atom("unencodable_reason"), repr(reason)[:1024]))
-
-    # -- signals in
-
-    def dispatch(self, peer: Peer, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
-        """Carry out what a peer sent, in order."""
-        handlers, names, processes = self._handlers, self.names, self.processes
-        for control, payload in signals:
-            op = control[0]
-            # Messages are the bulk of all signals: they go to their process without a handler in between.
-            if op == _OP_REG_SEND:
-                process = names.get(control[3])
-                if process is not None:
-                    process.deliver(payload)
-                continue
-            if op == _OP_SEND_SENDER:
-                process = processes.get(control[2])
-                if process is not None:
-                    process.deliver(payload)
-                continue
-            handler = handlers.get(op)
-            if handler is None:
-                raise RemoteProtocolError(
-                    f"{describe(control, payload)} needs a flag that was not offered",
-                    peer=peer.name.name,
-                    rule="erl_dist_protocol#protocol-between-connected-nodes",
-                )
-            handler(peer, control, payload)
-
-    def _in_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        process = self.processes.get(control[2])
-        if process is not None:
-            process.deliver(payload)
-
-    def _in_reg_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        process = self.names.get(control[3])
-        if process is not None:
-            process.deliver(payload)
-
-    def _in_alias_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        self._deliver_alias(control[2], payload)
-
-    def _in_link(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        _, from_pid, to_pid = control
-        process = self.processes.get(to_pid)
-        if process is None:
-            self._check_node(to_pid, peer, control)
-            peer.emit(_payload_exit(to_pid, from_pid), NOPROC)
-            return
-        link = process.links.get(from_pid)
-        if link is not None:
-            link.link_received()
-        else:
-            process.links[from_pid] = Link()
-            peer.links.setdefault(to_pid, set()).add(from_pid)
-
-    def _in_unlink_id(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        _, unlink_id, from_pid, to_pid = control
-        process = self.processes.get(to_pid)
-        link = None if process is None else process.links.get(from_pid)
-        if process is not None and link is not None:
-            link.unlink_received()
-            self._forget_if_gone(peer, process, from_pid, link)
-        elif process is None:
-            self._check_node(to_pid, peer, control)
-        # Before any other signal to that process (erl_dist_protocol#link_protocol).
-        peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
-
-    def _in_unlink_id_ack(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        _, unlink_id, from_pid, to_pid = control
-        process = self.processes.get(to_pid)
-        link = None if process is None else process.links.get(from_pid)
-        if process is not None and link is not None:
-            link.ack_received(unlink_id)
-            self._forget_if_gone(peer, process, from_pid, link)
-
-    def _in_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        from_pid, to_pid = control[1], control[2]
-        process = self.processes.get(to_pid)
-        link = None if process is None else process.links.get(from_pid)
-        if process is None or link is None:
-            return
-        counts = link.exit_received()
-        self._forget_link(peer, process, from_pid)
-        if counts:
-            self.exit_signal(process, from_pid, _reason(control, payload), linked=True)
-
-    def _in_exit2(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        process = self.processes.get(control[2])
-        if process is not None:
-            self.exit_signal(process, control[1], _reason(control, payload), linked=False)
-
-    def _in_monitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        _, from_pid, to_proc, ref = control
-        by_pid = type(to_proc) is Pid
-        process = self.processes.get(to_proc) if by_pid else self.names.get(to_proc)
-        if process is None:
-            if by_pid:
-                self._check_node(to_proc, peer, control)
-            peer.emit(_payload_monitor_p_exit(to_proc, from_pid, ref), NOPROC)
-            return
-        if ref in peer.watched or ref in process.watchers:
-            raise RemoteProtocolError(
-                f"{describe(control)} has the reference of another monitor",
-                peer=peer.name.name,
-                rule="erl_dist_protocol#control_message, MONITOR_P",
-            )
-        process.watchers[ref] = (from_pid, to_proc if by_pid else (to_proc, self.name))
-        peer.watched[ref] = process.pid
-
-    def _in_demonitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        pid = peer.watched.pop(control[3], None)
-        if pid is not None:
-            process = self.processes.get(pid)
-            if process is not None:
-                process.watchers.pop(control[3], None)
-
-    def _in_monitor_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        ref = control[3]
-        owner = peer.monitors.pop(ref, None)
-        if owner is not None:
-            self._fire_down(owner, ref, control[4] if control[0] == Op.MONITOR_P_EXIT else payload)
-
-    def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        log.debug("%s sets the group leader of %s: processes here have none", peer.name.name, control[2])
-
-    def _check_node(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> None:
-        """A process that is not here may be of an older incarnation; of another node it cannot be.
-
-        The answer would name a process of that node as its sender, and a BEAM would close the connection for it.
-        """
-        if pid.node != self.name:
-            raise RemoteProtocolError(
-                f"{describe(control)} is meant for another node",
-                peer=peer.name.name,
-                rule="dist.c, erts_net_message(): external pids",
-            )
 
     # -- the loss of a connection
 
@@ -637,7 +465,7 @@ class Router:
             done += 1
             owner = peer.monitors.pop(ref, None)  # gone if a DOWN before this one made its receiver demonitor
             if owner is not None:
-                self._fire_down(owner, ref, reason)
+                self.fire_down(owner, ref, reason)
         for ref in _first(peer.watched, limit - done):
             done += 1
             watched = peer.watched.pop(ref, None)
@@ -663,13 +491,6 @@ class Router:
         """Whether the connection to ``name`` is up."""
         peer = self.peers.get(name)
         return peer is not None and peer.state is PeerState.UP
-
-
-def _reason(control: tuple[Any, ...], payload: Any) -> Any:
-    """The reason of an EXIT or EXIT2 in any of its four forms; it is the last element where there is no payload."""
-    if control[0] in (Op.EXIT, Op.EXIT2, Op.EXIT_TT, Op.EXIT2_TT):
-        return control[-1]
-    return payload
 
 
 def _first(table: dict[Reference, Any], limit: int) -> list[Reference]:

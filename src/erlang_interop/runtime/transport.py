@@ -152,6 +152,18 @@ async def open_stream(host: str, port: int) -> Stream:
     raise NodeUnreachable(f"no connection to {host}:{port}: {reason}") from refusal
 
 
+class Transport:
+    """What carries distribution between nodes: TCP as it is. ``tls.py`` has the other one."""
+
+    async def open(self, host: str, port: int, node: str) -> Stream:
+        """Connect to the node ``node`` on ``host:port``. Raises HostNotFound, NodeUnreachable."""
+        return await open_stream(host, port)
+
+    async def secure(self, stream: Stream) -> Stream:
+        """Make an accepted connection ready for the distribution handshake."""
+        return stream
+
+
 class Listener:
     """Listening sockets on one port. ``serve`` accepts until cancelled."""
 

@@ -22,9 +22,11 @@ from ..flags import DFlag
 from ..terms import Atom, Pid, Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._native import i64
 
-__all__ = ["BY_OP", "LAYOUTS", "NO_PAYLOAD", "Layout", "Op", "check", "describe", "fits"]
+__all__ = ["BY_OP", "LAYOUTS", "NO_PAYLOAD", "Layout", "Op", "check", "describe", "fits", "packer"]
 
 
 @final
@@ -229,6 +231,14 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
 BY_OP: Final[list[Layout | None]] = [None] * 64
 for _layout in LAYOUTS:
     BY_OP[_layout.op] = _layout
+
+
+def packer(op: Op) -> Callable[..., tuple[Any, ...]]:
+    """Return what builds the control tuple of ``op`` from its slots: ``Layout.pack`` of its row."""
+    row = BY_OP[op]
+    assert row is not None
+    pack: Callable[..., tuple[Any, ...]] = row.pack
+    return pack
 
 
 def fits(layout: Layout, control: tuple[Any, ...], peer: Atom | None) -> bool:

@@ -22,7 +22,7 @@ from erlang_interop.errors import (
 )
 from erlang_interop.flags import OFFERED
 from erlang_interop.runtime import EpmdAddress, EpmdServer, Node, NodeDown, NodeEvent, NodeUp
-from erlang_interop.runtime import distribution as distribution_module
+from erlang_interop.runtime import handshakes as handshakes_module
 from erlang_interop.runtime.epmd import look_up, register
 from erlang_interop.runtime.transport import Stream, listen, open_stream
 from erlang_interop.terms import Atom
@@ -204,7 +204,7 @@ async def test_a_node_whose_port_is_closed_is_unreachable(epmd: EpmdAddress) -> 
 async def test_more_handshakes_than_the_limit_are_turned_away(
     epmd: EpmdAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distribution_module, "MAX_HANDSHAKES", 3)
+    monkeypatch.setattr(handshakes_module, "MAX_HANDSHAKES", 3)
     async with two_nodes(epmd) as (a, b):
         port = await look_up("127.0.0.1", epmd.port, "a")
         silent = [await open_stream("127.0.0.1", port) for _ in range(3)]

@@ -1,0 +1,209 @@
+"""Signals from peers: each control message carried out, in the order in which it came.
+
+``dispatch`` takes what one read from a socket brought, without an await: that is what keeps the order that Erlang
+promises between two processes. What the signals do to processes of this node is the router's (``signals.py``).
+
+Source: ERTS manual, "Processes"; erl_dist_protocol, "Control Messages"; ``erts_net_message()`` of ``dist.c``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import RemoteProtocolError
+from ..terms import Pid
+from ..wire.control import Op, describe, packer
+from ..wire.unlink import Link, LinkState
+from .atoms import NOPROC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .peer import Peer
+    from .signals import Router
+
+log = logging.getLogger("erlang_interop.process")
+
+_payload_exit: Final = packer(Op.PAYLOAD_EXIT)
+_payload_monitor_p_exit: Final = packer(Op.PAYLOAD_MONITOR_P_EXIT)
+_unlink_id_ack: Final = packer(Op.UNLINK_ID_ACK)
+
+_OP_REG_SEND: Final = int(Op.REG_SEND)
+_OP_SEND_SENDER: Final = int(Op.SEND_SENDER)
+
+
+class Incoming:
+    """What the peers of one node send."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._handlers: dict[int, Callable[[Peer, tuple[Any, ...], Any], None]] = {
+            Op.SEND: self._in_send,
+            Op.SEND_TT: self._in_send,
+            Op.SEND_SENDER: self._in_send,
+            Op.SEND_SENDER_TT: self._in_send,
+            Op.REG_SEND: self._in_reg_send,
+            Op.REG_SEND_TT: self._in_reg_send,
+            Op.ALIAS_SEND: self._in_alias_send,
+            Op.ALIAS_SEND_TT: self._in_alias_send,
+            Op.LINK: self._in_link,
+            Op.UNLINK_ID: self._in_unlink_id,
+            Op.UNLINK_ID_ACK: self._in_unlink_id_ack,
+            Op.EXIT: self._in_exit,
+            Op.EXIT_TT: self._in_exit,
+            Op.PAYLOAD_EXIT: self._in_exit,
+            Op.PAYLOAD_EXIT_TT: self._in_exit,
+            Op.EXIT2: self._in_exit2,
+            Op.EXIT2_TT: self._in_exit2,
+            Op.PAYLOAD_EXIT2: self._in_exit2,
+            Op.PAYLOAD_EXIT2_TT: self._in_exit2,
+            Op.MONITOR_P: self._in_monitor,
+            Op.DEMONITOR_P: self._in_demonitor,
+            Op.MONITOR_P_EXIT: self._in_monitor_exit,
+            Op.PAYLOAD_MONITOR_P_EXIT: self._in_monitor_exit,
+            Op.GROUP_LEADER: self._in_group_leader,
+        }
+
+    def dispatch(self, peer: Peer, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
+        """Carry out what a peer sent, in order."""
+        handlers, names, processes = self._handlers, self._router.names, self._router.processes
+        for control, payload in signals:
+            op = control[0]
+            # Messages are the bulk of all signals: they go to their process without a handler in between.
+            if op == _OP_REG_SEND:
+                process = names.get(control[3])
+                if process is not None:
+                    process.deliver(payload)
+                continue
+            if op == _OP_SEND_SENDER:
+                process = processes.get(control[2])
+                if process is not None:
+                    process.deliver(payload)
+                continue
+            handler = handlers.get(op)
+            if handler is None:
+                raise RemoteProtocolError(
+                    f"{describe(control, payload)} needs a flag that was not offered",
+                    peer=peer.name.name,
+                    rule="erl_dist_protocol#protocol-between-connected-nodes",
+                )
+            handler(peer, control, payload)
+
+    def _in_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self._router.processes.get(control[2])
+        if process is not None:
+            process.deliver(payload)
+
+    def _in_reg_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self._router.names.get(control[3])
+        if process is not None:
+            process.deliver(payload)
+
+    def _in_alias_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        self._router.deliver_alias(control[2], payload)
+
+    def _in_link(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, from_pid, to_pid = control
+        process = self._router.processes.get(to_pid)
+        if process is None:
+            self._check_node(to_pid, peer, control)
+            peer.emit(_payload_exit(to_pid, from_pid), NOPROC)
+            return
+        link = process.links.get(from_pid)
+        if link is not None:
+            link.link_received()
+        else:
+            process.links[from_pid] = Link()
+            peer.links.setdefault(to_pid, set()).add(from_pid)
+
+    def _in_unlink_id(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, unlink_id, from_pid, to_pid = control
+        process = self._router.processes.get(to_pid)
+        link = None if process is None else process.links.get(from_pid)
+        if process is not None and link is not None:
+            link.unlink_received()
+            if link.state is LinkState.GONE:
+                self._router.forget_link(peer, process, from_pid)
+        elif process is None:
+            self._check_node(to_pid, peer, control)
+        # Before any other signal to that process (erl_dist_protocol#link_protocol).
+        peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
+
+    def _in_unlink_id_ack(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, unlink_id, from_pid, to_pid = control
+        process = self._router.processes.get(to_pid)
+        link = None if process is None else process.links.get(from_pid)
+        if process is not None and link is not None:
+            link.ack_received(unlink_id)
+            if link.state is LinkState.GONE:
+                self._router.forget_link(peer, process, from_pid)
+
+    def _in_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        from_pid, to_pid = control[1], control[2]
+        process = self._router.processes.get(to_pid)
+        link = None if process is None else process.links.get(from_pid)
+        if process is None or link is None:
+            return
+        counts = link.exit_received()
+        self._router.forget_link(peer, process, from_pid)
+        if counts:
+            self._router.exit_signal(process, from_pid, _reason(control, payload), linked=True)
+
+    def _in_exit2(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self._router.processes.get(control[2])
+        if process is not None:
+            self._router.exit_signal(process, control[1], _reason(control, payload), linked=False)
+
+    def _in_monitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        _, from_pid, to_proc, ref = control
+        by_pid = type(to_proc) is Pid
+        process = self._router.processes.get(to_proc) if by_pid else self._router.names.get(to_proc)
+        if process is None:
+            if by_pid:
+                self._check_node(to_proc, peer, control)
+            peer.emit(_payload_monitor_p_exit(to_proc, from_pid, ref), NOPROC)
+            return
+        if ref in peer.watched or ref in process.watchers:
+            raise RemoteProtocolError(
+                f"{describe(control)} has the reference of another monitor",
+                peer=peer.name.name,
+                rule="erl_dist_protocol#control_message, MONITOR_P",
+            )
+        process.watchers[ref] = (from_pid, to_proc if by_pid else (to_proc, self._router.name))
+        peer.watched[ref] = process.pid
+
+    def _in_demonitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        pid = peer.watched.pop(control[3], None)
+        if pid is not None:
+            process = self._router.processes.get(pid)
+            if process is not None:
+                process.watchers.pop(control[3], None)
+
+    def _in_monitor_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        ref = control[3]
+        owner = peer.monitors.pop(ref, None)
+        if owner is not None:
+            self._router.fire_down(owner, ref, control[4] if control[0] == Op.MONITOR_P_EXIT else payload)
+
+    def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        log.debug("%s sets the group leader of %s: processes here have none", peer.name.name, control[2])
+
+    def _check_node(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> None:
+        """A process that is not here may be of an older incarnation; of another node it cannot be.
+
+        The answer would name a process of that node as its sender, and a BEAM would close the connection for it.
+        """
+        if pid.node != self._router.name:
+            raise RemoteProtocolError(
+                f"{describe(control)} is meant for another node",
+                peer=peer.name.name,
+                rule="dist.c, erts_net_message(): external pids",
+            )
+
+
+def _reason(control: tuple[Any, ...], payload: Any) -> Any:
+    """The reason of an EXIT or EXIT2 in any of its four forms; it is the last element where there is no payload."""
+    if control[0] in (Op.EXIT, Op.EXIT2, Op.EXIT_TT, Op.EXIT2_TT):
+        return control[-1]
+    return payload
