@@ -22,6 +22,7 @@ from erlang_interop.errors import (
 )
 from erlang_interop.flags import OFFERED
 from erlang_interop.runtime import EpmdAddress, EpmdServer, Node, NodeDown, NodeEvent, NodeUp
+from erlang_interop.runtime import distribution as distribution_module
 from erlang_interop.runtime import handshakes as handshakes_module
 from erlang_interop.runtime.epmd import look_up, register
 from erlang_interop.runtime.transport import Stream, listen, open_stream
