@@ -73,9 +73,9 @@ demo: $(STAMPS)/package
 	@$(BIN)/zenmon-node demo
 
 # -------------------------------------------------------------------------------------------------------------- tests
-.PHONY: test lint types imports unit unit-pure unit-installed interop bench golden
+.PHONY: test lint types imports unit unit-pure unit-installed interop rules bench golden
 test: lint types imports unit-pure fixtures
-	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) tests
+	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) --rules-check docs/rules.md tests
 
 lint: $(STAMPS)/tests
 	$(BIN)/ruff check .
@@ -97,6 +97,10 @@ unit-installed: $(STAMPS)/tests
 
 interop: fixtures
 	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) tests/interop
+
+# Which rule of the protocol holds on which OTP, from the results of the tests that show it. Needs all four.
+rules: fixtures
+	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) -m rule --rules-table docs/rules.md tests
 
 # ---------------------------------------------------------------------------------------------------------- the rest
 # Golden terms are made by each OTP's own term_to_binary, and committed.

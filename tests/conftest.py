@@ -26,6 +26,8 @@ from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+pytest_plugins = ["tests.rules"]
+
 PROJECT = Path(__file__).resolve().parent.parent
 RELEASES = (25, 27, 28, 29)
 
@@ -59,8 +61,11 @@ def build() -> str:
     return "pure" if str(terms.__file__).endswith(".py") else "compiled"
 
 
-def pytest_configure() -> None:
-    """Refuse to test another build than the one asked for: ZENMON_BUILD=pure (src/) or installed (site-packages)."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Gather the results for the table of rules.
+
+    Refuse to test another build than the one asked for: ZENMON_BUILD=pure (src/) or installed (site-packages).
+    """
     asked = os.environ.get("ZENMON_BUILD")
     from_source = Path(str(terms.__file__)).is_relative_to(PROJECT / "src")
     if asked == "pure" and not (from_source and build() == "pure"):
@@ -69,6 +74,9 @@ def pytest_configure() -> None:
         raise pytest.UsageError(
             f"ZENMON_BUILD=installed, but the package comes from {terms.__file__}: unset PYTHONPATH"
         )
+    from tests.rules import collect_rules  # here: pytest imports its plugins itself
+
+    collect_rules(config, releases_asked_for(config), RELEASES)
 
 
 def releases_asked_for(config: pytest.Config) -> list[int]:
