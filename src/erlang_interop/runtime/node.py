@@ -24,7 +24,7 @@ from .inline import InlineProcess, InlineServer, crash_reason
 from .process import Destination, LocalProcess, Process
 from .signals import atom_of
 from .timers import Timer, Timers
-from .transport import Listener, Transport, listen
+from .transport import Listener, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -75,6 +75,8 @@ class Node:
         listen_port: int = 0,
         allow: Collection[str] | None = None,
         connect_timeout: float = 7.0,
+        transport: Transport | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
         self.short_name, self.host = split_name(name)
         if not cookie:
@@ -87,13 +89,14 @@ class Node:
         self._listen_host = listen_host or self.host
         self._listen_port = listen_port
         self._dirty: list[Peer] = []
+        self._transport = transport or Transport()
         self._distribution = Distribution(
             name,
             cookie,
             visible=visible,
             net_ticktime=net_ticktime,
-            addresses=Addresses(self._epmd.port),
-            transport=Transport(),
+            addresses=addresses or Addresses(self._epmd.port),
+            transport=self._transport,
             allow=allow,
             connect_timeout=connect_timeout,
             dirty=self._dirty,
@@ -143,7 +146,7 @@ class Node:
             raise outcome
 
     async def _start(self, tasks: trio.Nursery) -> None:
-        self._listener = await listen(self._listen_host, self._listen_port)
+        self._listener = await self._transport.listen(self._listen_host, self._listen_port)
         registration = await self._first_registration(tasks)
         self.creation = registration.creation
         self._distribution.start(tasks, registration.creation)

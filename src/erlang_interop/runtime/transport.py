@@ -153,7 +153,11 @@ async def open_stream(host: str, port: int) -> Stream:
 
 
 class Transport:
-    """What carries distribution between nodes: TCP as it is. ``tls.py`` has the other one."""
+    """What carries distribution between nodes: TCP as it is. ``tls.py`` has another, ``testing/cluster.py`` a third."""
+
+    async def listen(self, host: str, port: int) -> Listener:
+        """Listen on every address of ``host``. Raises HostNotFound, AddressInUse."""
+        return await listen(host, port)
 
     async def open(self, host: str, port: int, node: str) -> Stream:
         """Connect to the node ``node`` on ``host:port``. Raises HostNotFound, NodeUnreachable."""
