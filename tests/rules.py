@@ -47,7 +47,6 @@ AREAS: Final = (
     "Flow control",
     "Visible nodes",
     "Hostile input",
-    "Bugs of others",
 )
 
 INTRODUCTION: Final = """\

@@ -37,6 +37,7 @@ async def next_event(events: AsyncIterator[NodeEvent]) -> NodeEvent:
         return await anext(events)
 
 
+@pytest.mark.rule("Connections: a node that is dialled is connected on both sides")
 async def test_dialling_a_beam(either_node: Node, beam: Beam) -> None:
     node = either_node
     async with node.monitor_nodes() as events:
@@ -56,6 +57,7 @@ async def test_dialling_a_beam(either_node: Node, beam: Beam) -> None:
         assert not await node.disconnect(beam.name)
 
 
+@pytest.mark.rule("Connections: a node that dials is connected on both sides")
 async def test_being_dialled_by_a_beam(either_node: Node, beam: Beam) -> None:
     node = either_node
     async with node.monitor_nodes() as events:
@@ -65,6 +67,7 @@ async def test_being_dialled_by_a_beam(either_node: Node, beam: Beam) -> None:
         assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("connection_closed"))
 
 
+@pytest.mark.rule("Node events: a hidden node is told from a visible one")
 async def test_a_hidden_beam_is_hidden_to_us(node: Node, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam(hidden=True)
     await node.connect(beam.name)
@@ -72,6 +75,7 @@ async def test_a_hidden_beam_is_hidden_to_us(node: Node, fresh_beam: BeamFactory
     assert node.nodes("visible") == []
 
 
+@pytest.mark.rule("Connections: two nodes that dial at once end with one connection")
 async def test_both_dial_at_once_and_have_one_connection(node: Node, beam: Beam) -> None:
     async with node.monitor_nodes() as events:
         for _ in range(20):
@@ -86,6 +90,7 @@ async def test_both_dial_at_once_and_have_one_connection(node: Node, beam: Beam)
             await beam.eval(f"polling:until(fun() -> not lists:member('{node.name}', nodes(connected)) end, 5000).")
 
 
+@pytest.mark.rule("Node events: nodedown when the peer dies")
 async def test_nodedown_when_the_beam_is_killed(node: Node, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam()
     async with node.monitor_nodes() as events, node.open_process() as me:
@@ -110,6 +115,7 @@ async def test_nodedown_when_the_beam_is_killed(node: Node, fresh_beam: BeamFact
             await node.connect(beam.name)
 
 
+@pytest.mark.rule("Identifiers: the creation tells a node from its former incarnation")
 async def test_a_beam_restarted_under_its_name_is_another_one(node: Node, fresh_beam: BeamFactory) -> None:
     first = fresh_beam()
     async with node.monitor_nodes() as events, node.open_process() as me:
@@ -130,6 +136,7 @@ async def test_a_beam_restarted_under_its_name_is_another_one(node: Node, fresh_
         assert (await me.receive(timeout=10))[1::3] == (ref_new, Atom("killed"))
 
 
+@pytest.mark.rule("Node events: the peer sees nodedown when this node ends")
 async def test_the_beam_notices_that_we_leave(opened: NodeOpener, beam: Beam) -> None:
     async with opened() as node:
         await node.connect(beam.name)
@@ -150,6 +157,7 @@ async def _wait(process: object) -> None:
     await trio.sleep(math.inf)
 
 
+@pytest.mark.rule("Connections: sending to a node connects to it")
 async def test_sending_connects_anew(either_node: Node, beam: Beam) -> None:
     """Whoever sends next dials: a lost connection is nobody's to repair."""
     node = either_node
@@ -169,6 +177,7 @@ async def test_sending_connects_anew(either_node: Node, beam: Beam) -> None:
         assert node.connections == []
 
 
+@pytest.mark.rule("Handshake: alive, answered with true, replaces the old connection")
 async def test_a_beam_that_holds_our_last_connection_lets_us_in_anew(opened: NodeOpener, beam: Beam) -> None:
     """As after a crash that it has not noticed: it says `alive`, we mean it, and the old connection gives way."""
     name, port = "reborn@127.0.0.1", beam.epmd_port
@@ -191,6 +200,7 @@ async def test_a_beam_that_holds_our_last_connection_lets_us_in_anew(opened: Nod
         entry.stream.close()
 
 
+@pytest.mark.rule("Handshake: a wrong cookie is named on the side that notices")
 async def test_a_wrong_cookie_is_called_a_cookie(opened: NodeOpener, beam: Beam) -> None:
     async with opened(cookie="wrong") as node:
         with pytest.raises(ConnectRefused, match="cookie") as caught:
@@ -200,6 +210,7 @@ async def test_a_wrong_cookie_is_called_a_cookie(opened: NodeOpener, beam: Beam)
         assert node.connections == []
 
 
+@pytest.mark.rule("Handshake: allow lists the nodes that may connect")
 async def test_a_node_that_is_not_in_the_list_is_not_let_in(opened: NodeOpener, beam: Beam) -> None:
     async with opened(allow=["friend@127.0.0.1"]) as node:
         assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is False
@@ -207,6 +218,7 @@ async def test_a_node_that_is_not_in_the_list_is_not_let_in(opened: NodeOpener, 
         assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is True
 
 
+@pytest.mark.rule("Handshake: the peer's not_allowed is named")
 async def test_a_beam_that_does_not_let_us_in(node: Node, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam()
     await beam.eval("net_kernel:allow(['friend@127.0.0.1']).")
@@ -215,6 +227,7 @@ async def test_a_beam_that_does_not_let_us_in(node: Node, fresh_beam: BeamFactor
     assert isinstance(caught.value.__cause__, NotAllowed)
 
 
+@pytest.mark.rule("Ticks: a peer silent for net_ticktime is given up")
 async def test_a_suspended_beam_is_given_up_after_net_ticktime(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam()
     async with opened(net_ticktime=2.0) as node, node.monitor_nodes() as events:
@@ -227,6 +240,7 @@ async def test_a_suspended_beam_is_given_up_after_net_ticktime(opened: NodeOpene
         beam.resume()
 
 
+@pytest.mark.rule("Ticks: ticks keep a quiet connection up")
 async def test_a_quiet_connection_stays_up_by_ticks(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam(args=["-kernel", "net_ticktime", "1"])
     async with opened(net_ticktime=1.0) as node, node.monitor_nodes() as events:

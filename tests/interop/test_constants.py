@@ -28,6 +28,7 @@ LOCAL_EXT = 1 << 36
 SINCE = {"ALTACT_SIG": 28, "NATIVE_RECORDS": 29}
 
 
+@pytest.mark.rule("Handshake: the flags have the values of dist.hrl")
 async def test_flags_are_those_of_the_header(beam: Beam) -> None:
     answer = await beam.eval('file:read_file(filename:join(code:lib_dir(kernel), "include/dist.hrl"))')
     if beam.release == 28:
@@ -43,6 +44,7 @@ async def test_flags_are_those_of_the_header(beam: Beam) -> None:
     assert mandatory == {otp: names for otp, names in expected.items() if otp <= beam.release}
 
 
+@pytest.mark.rule("Handshake: the flags are those the emulator announces")
 async def test_flags_are_those_the_emulator_announces(beam: Beam) -> None:
     _, default, mandatory, _addable, _rejected, _ordered = await beam.eval("erts_internal:get_dflags()")
     known = sum(flag.value for flag in DFlag)
@@ -52,6 +54,7 @@ async def test_flags_are_those_the_emulator_announces(beam: Beam) -> None:
         assert bool(default & DFlag[name]) is (beam.release >= release)
 
 
+@pytest.mark.rule("Handshake: no flag is offered that a BEAM does not have")
 @pytest.mark.parametrize("flag", list(OFFERED))
 async def test_what_we_offer_a_beam_offers_too(beam: Beam, flag: DFlag) -> None:
     """Each bit we set means something to the peer; net_kernel adds those the emulator leaves to it."""

@@ -116,6 +116,7 @@ def old(beam: Beam) -> Iterator[RawNode]:
     node.close()
 
 
+@pytest.mark.rule("Control messages: the layouts are those a BEAM sends")
 def test_messages(modern: RawNode) -> None:
     modern.run("Pid ! hello")
     control, payload = modern.expect(Op.SEND_SENDER)
@@ -128,6 +129,7 @@ def test_messages(modern: RawNode) -> None:
     assert (control[2], payload) == (modern.ref, Atom("hello"))
 
 
+@pytest.mark.rule("Control messages: the trace-token forms are those a BEAM sends")
 def test_traced_messages(modern: RawNode) -> None:
     modern.run(TRACED + "Pid ! hello, {a_name, Node} ! hello, Ref ! hello end)")
     for op in (Op.SEND_SENDER_TT, Op.REG_SEND_TT, Op.ALIAS_SEND_TT):
@@ -136,6 +138,7 @@ def test_traced_messages(modern: RawNode) -> None:
         assert (token[1], payload) == (17, Atom("hello"))
 
 
+@pytest.mark.rule("Control messages: the layouts without SEND_SENDER and EXIT_PAYLOAD are those a BEAM sends")
 def test_messages_without_their_sender(old: RawNode) -> None:
     old.run("Pid ! hello")
     assert old.expect(Op.SEND) == ((2, Atom(""), old.pid), Atom("hello"))
@@ -143,6 +146,7 @@ def test_messages_without_their_sender(old: RawNode) -> None:
     assert old.expect(Op.SEND_TT)[0][:3] == (12, Atom(""), old.pid)
 
 
+@pytest.mark.rule("Control messages: the layouts are those a BEAM sends")
 def test_links(modern: RawNode) -> None:
     modern.run("spawn(fun() -> link(Pid), unlink(Pid), receive stop -> ok end end)")
     control, _ = modern.expect(Op.LINK)
@@ -157,6 +161,7 @@ def test_links(modern: RawNode) -> None:
     assert modern.expect(Op.UNLINK_ID_ACK)[0] == (36, 2**64 - 1, linked, modern.pid)
 
 
+@pytest.mark.rule("Control messages: the layouts are those a BEAM sends")
 def test_exits(modern: RawNode) -> None:
     modern.run("spawn(fun() -> link(Pid), exit(boom) end)")
     modern.expect(Op.LINK)
@@ -169,6 +174,7 @@ def test_exits(modern: RawNode) -> None:
     assert (control[3][1], payload) == (17, Atom("boom"))
 
 
+@pytest.mark.rule("Control messages: the layouts without SEND_SENDER and EXIT_PAYLOAD are those a BEAM sends")
 def test_exits_with_the_reason_inside(old: RawNode) -> None:
     old.run("spawn(fun() -> link(Pid), exit(boom) end)")
     old.expect(Op.LINK)
@@ -181,6 +187,7 @@ def test_exits_with_the_reason_inside(old: RawNode) -> None:
     assert (control[3][1], control[4]) == (17, Atom("boom"))
 
 
+@pytest.mark.rule("Control messages: a BEAM reads the trace-token forms of EXIT2")
 @pytest.mark.parametrize(("flags", "payload"), [(MODERN, True), (OLD, False)], ids=["payload", "inside"])
 def test_a_traced_exit_2_is_understood(beam: Beam, flags: DFlag, payload: bool) -> None:
     """A BEAM never sends EXIT2_TT and PAYLOAD_EXIT2_TT, whatever the manual says; it does take them."""
@@ -199,6 +206,7 @@ def test_a_traced_exit_2_is_understood(beam: Beam, flags: DFlag, payload: bool) 
         node.close()
 
 
+@pytest.mark.rule("Control messages: the layouts are those a BEAM sends")
 def test_monitors(modern: RawNode) -> None:
     modern.run("demonitor(monitor(process, Pid))")
     monitor, _ = modern.expect(Op.MONITOR_P)
@@ -217,16 +225,19 @@ def test_monitors(modern: RawNode) -> None:
     assert (control[1], payload) == (Atom("no_such_name"), Atom("noproc"))
 
 
+@pytest.mark.rule("Control messages: the layouts without SEND_SENDER and EXIT_PAYLOAD are those a BEAM sends")
 def test_a_monitor_with_the_reason_inside(old: RawNode) -> None:
     old.send(Op.MONITOR_P, old.pid, Atom("no_such_name"), old.ref)
     assert old.expect(Op.MONITOR_P_EXIT)[0] == (21, Atom("no_such_name"), old.pid, old.ref, Atom("noproc"))
 
 
+@pytest.mark.rule("Control messages: the layouts are those a BEAM sends")
 def test_group_leader(modern: RawNode) -> None:
     leader = modern.run("group_leader(self(), Pid), self()")
     assert modern.expect(Op.GROUP_LEADER)[0] == (7, leader, modern.pid)
 
 
+@pytest.mark.rule("Spawn: the layouts of SPAWN_REQUEST and SPAWN_REPLY are those of a BEAM")
 def test_spawn_requests(modern: RawNode) -> None:
     modern.run("spawn_request(Node, a_module, a_function, [1, two], [link])")
     control, arguments = modern.expect(Op.SPAWN_REQUEST)
@@ -251,6 +262,7 @@ def test_spawn_requests(modern: RawNode) -> None:
     assert control[5][1] == 17
 
 
+@pytest.mark.rule("Aliases: ALTACT_SIG_SEND has the layout a BEAM sends")
 def test_aliases_since_otp_28(beam: Beam) -> None:
     """Where both nodes have ALTACT_SIG a message to an alias is an ALTACT_SIG_SEND; before OTP 28 there is none."""
     node = RawNode(beam, ALTACT)

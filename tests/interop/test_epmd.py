@@ -63,6 +63,7 @@ async def registered(address: EpmdAddress) -> set[str]:
 # --------------------------------------------------------------------------------------------------- an EPMD of our own
 
 
+@pytest.mark.rule("EPMD: the embedded server serves genuine nodes and epmd -names")
 async def test_genuine_nodes_at_our_epmd_find_each_other_and_us(otp: Otp) -> None:
     address = EpmdAddress(port=free_port())
     async with (
@@ -107,6 +108,7 @@ async def test_where_an_epmd_serves_none_of_ours_is_started(otp: Otp, epmd: Epmd
 # ------------------------------------------------------------------------------------------------------ the genuine one
 
 
+@pytest.mark.rule("EPMD: ALIVE2_REQ registers this node, hidden or visible")
 @pytest.mark.parametrize("visible", [False, "passive"], ids=["hidden", "visible"])
 async def test_we_are_registered_as_what_we_are(opened: NodeOpener, beam: Beam, visible: bool | str) -> None:
     async with opened(visible=visible) as node:
@@ -116,6 +118,7 @@ async def test_we_are_registered_as_what_we_are(opened: NodeOpener, beam: Beam, 
         assert 4 <= node.creation < 1 << 32
 
 
+@pytest.mark.rule("EPMD: ALIVE2_REQ registers this node, hidden or visible")
 async def test_epmd_knows_a_hidden_node_from_a_visible_one(opened: NodeOpener, beam: Beam) -> None:
     """The types of the manual: 77 normal, 72 hidden. (A BEAM says 77 even when it is hidden.)"""
     async with opened() as hidden, opened(visible="passive") as visible:
@@ -132,6 +135,7 @@ async def test_epmd_knows_a_hidden_node_from_a_visible_one(opened: NodeOpener, b
             assert int.from_bytes(answer[6:8], "big") == 6
 
 
+@pytest.mark.rule("EPMD: a name is free when its node ends")
 async def test_a_name_is_free_as_soon_as_its_node_is_closed(opened: NodeOpener) -> None:
     creations = set()
     for _ in range(20):
@@ -140,6 +144,7 @@ async def test_a_name_is_free_as_soon_as_its_node_is_closed(opened: NodeOpener) 
     assert len(creations) == 20
 
 
+@pytest.mark.rule("EPMD: this node registers again when EPMD is back")
 async def test_we_are_registered_again_when_epmd_is_back(otp: Otp) -> None:
     port = free_port()
     first = await trio.to_thread.run_sync(lambda: Epmd.start(otp.root, port=port))
@@ -168,6 +173,7 @@ async def test_we_are_registered_again_when_epmd_is_back(otp: Otp) -> None:
 # ------------------------------------------------------------------------------------------------ what cannot be opened
 
 
+@pytest.mark.rule("EPMD: a name that is taken is refused")
 async def test_a_name_that_is_taken(opened: NodeOpener, beam: Beam) -> None:
     short = beam.name.partition("@")[0]
     with pytest.raises(NameTaken, match=f"refuses the name '{short}': .*choose another name, or stop that node"):
@@ -204,6 +210,7 @@ async def test_a_port_that_is_taken(opened: NodeOpener, epmd: Epmd) -> None:
 # ------------------------------------------------------------------------------------------------ who cannot be reached
 
 
+@pytest.mark.rule("EPMD: PORT_PLEASE2_REQ for an unknown node is an error that says so")
 async def test_a_node_that_epmd_does_not_know(node: Node) -> None:
     with pytest.raises(NoSuchNode, match="knows no node 'nobody': is it running, and is its name spelt so") as caught:
         await node.connect("nobody@127.0.0.1")
@@ -240,6 +247,7 @@ async def test_a_node_that_listens_and_says_nothing(opened: NodeOpener, epmd: Ep
     mute.stream.close()
 
 
+@pytest.mark.rule("Handshake: the name in the challenge must be the one dialled")
 async def test_an_address_where_another_node_listens(node: Node, beam: Beam) -> None:
     """A stale entry of EPMD: the port is somebody else's by now, and that one says who it is."""
     address = EpmdAddress(port=beam.epmd_port)

@@ -83,6 +83,7 @@ async def stalled(slow: Beam) -> Pid:
     return pid
 
 
+@pytest.mark.rule("Flow control: a sender to a busy connection waits")
 @pytest.mark.parametrize(("size", "count"), LOADS.values(), ids=LOADS)
 async def test_a_sender_to_a_suspended_beam_waits(
     node: Node, beam: Beam, slow: Beam, size: int | None, count: int
@@ -105,6 +106,7 @@ async def test_a_sender_to_a_suspended_beam_waits(
     assert not node.is_busy(slow.name)
 
 
+@pytest.mark.rule("Flow control: a sender to a busy connection waits")
 async def test_many_senders_to_a_suspended_beam_wait(node: Node, slow: Beam) -> None:
     """Each adds one message above the limit at most, and each of them comes through in its own order."""
     dest, senders, each = await stalled(slow), 20, 20
@@ -128,6 +130,7 @@ async def test_many_senders_to_a_suspended_beam_wait(node: Node, slow: Beam) -> 
         assert [index for sender, index in arrived if sender == number] == list(range(1, each + 1))
 
 
+@pytest.mark.rule("Flow control: senders are released when the connection ends")
 @pytest.mark.parametrize("end", ["killed", "disconnected"])
 async def test_a_sender_that_waits_is_released_when_the_connection_ends(node: Node, slow: Beam, end: str) -> None:
     dest = await stalled(slow)
@@ -147,6 +150,7 @@ async def test_a_sender_that_waits_is_released_when_the_connection_ends(node: No
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Flow control: a node that ends does not wait for a peer that does not read")
 async def test_leaving_does_not_wait_for_a_suspended_beam(
     opened: NodeOpener, fresh_beam: BeamFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +164,7 @@ async def test_leaving_does_not_wait_for_a_suspended_beam(
     assert 0.3 <= trio.current_time() - left < 5
 
 
+@pytest.mark.rule("Flow control: what was sent before a node ends arrives")
 async def test_leaving_waits_for_what_a_beam_has_not_taken_yet(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     slow = fresh_beam()
     async with opened() as node:

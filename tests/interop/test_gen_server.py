@@ -67,6 +67,7 @@ async def test_call_by_pid_and_by_name(either_node: Node, beam: Beam, calculator
     assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Aliases: gen_server's calls carry an alias in their tag, both ways")
 async def test_the_from_that_a_genuine_server_sees(node: Node, beam: Beam, calculator: Pid) -> None:
     async with node.open_process() as process:
         caller, tag = await gen.call(process, calculator, Atom("from"))
@@ -218,6 +219,7 @@ async def test_a_beam_calls_by_pid_and_by_name(either_node: Node, beam: Beam) ->
         assert await beam.eval(CALLS, Dest=dest, Request=(Atom("echo"), [b"x"])) == (OK, [b"x"])
 
 
+@pytest.mark.rule("Aliases: gen_server's calls carry an alias in their tag, both ways")
 async def test_the_from_of_a_genuine_caller_is_answered_through_its_alias(node: Node, beam: Beam) -> None:
     pid = await Calculator.start(node)
     _, (caller, tag) = await beam.eval(CALLS, Dest=pid, Request=Atom("from"))
@@ -261,6 +263,7 @@ async def test_a_beam_s_callers_see_how_a_python_server_ends(node: Node, beam: B
     assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Aliases: an answer that comes too late is dropped")
 async def test_a_late_answer_of_ours_does_not_reach_a_beam_s_caller(node: Node, beam: Beam) -> None:
     pid = await Calculator.start(node)
     async with collecting(beam) as caller:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from erlang_interop import Atom
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 OK, YES = Atom("ok"), Atom("yes")
 
 
+@pytest.mark.rule("Visible nodes: global works beside a passive node")
 async def test_global_beside_a_passive_node(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     one, two = fresh_beam(), fresh_beam()
     async with opened(visible="passive") as node:
@@ -30,6 +33,7 @@ async def test_global_beside_a_passive_node(opened: NodeOpener, fresh_beam: Beam
         assert await two.eval(found) is True
 
 
+@pytest.mark.rule("Visible nodes: global:sync waits for a passive node")
 async def test_global_sync_waits_until_a_passive_node_has_gone(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam()
     await beam.eval("collector:start(sync).")
@@ -43,6 +47,7 @@ async def test_global_sync_waits_until_a_passive_node_has_gone(opened: NodeOpene
     assert await beam.eval("collector:take(sync, 1, 20000).") == [(Atom("synced"), OK)]
 
 
+@pytest.mark.rule("Visible nodes: global:sync does not wait for a hidden node")
 async def test_global_sync_does_not_wait_for_a_hidden_node(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam()
     async with opened() as node:

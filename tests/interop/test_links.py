@@ -66,6 +66,7 @@ async def message(process: Process, kind: Atom) -> Any:
 # ------------------------------------------------------------------------------------------------- a BEAM process ends
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, from the peer")
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)
 async def test_the_end_of_a_beam_process_reaches_its_links_here(node: Node, beam: Beam, reason: Any) -> None:
     remote = await waiting(beam)
@@ -83,6 +84,7 @@ async def test_the_end_of_a_beam_process_reaches_its_links_here(node: Node, beam
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: EXIT with normal ends only who traps exits")
 async def test_a_beam_process_that_ends_as_normal_ends_no_link(node: Node, beam: Beam) -> None:
     remote = await waiting(beam)
     async with node.open_process() as me:
@@ -95,6 +97,7 @@ async def test_a_beam_process_that_ends_as_normal_ends_no_link(node: Node, beam:
         assert node.is_alive(child)
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, from the peer")
 async def test_a_failing_beam_process_shows_its_stack(node: Node, beam: Beam) -> None:
     for how, expected in (
         ((Atom("error"), Atom("oops")), Atom("oops")),
@@ -110,6 +113,7 @@ async def test_a_failing_beam_process_shows_its_stack(node: Node, beam: Beam) ->
             assert (reason, module, function) == (expected, Atom("plain_processes"), Atom("fail"))
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, from the peer")
 async def test_an_exit_signal_cancels_the_block_of_an_open_process(node: Node, beam: Beam) -> None:
     remote = await waiting(beam)
     with pytest.raises(Exit) as caught:
@@ -123,6 +127,7 @@ async def test_an_exit_signal_cancels_the_block_of_an_open_process(node: Node, b
 # ----------------------------------------------------------------------------------------------- a Python process ends
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, to the peer")
 @pytest.mark.parametrize("reason", [NORMAL, *REASONS.values()], ids=["normal", *REASONS])
 async def test_the_end_of_a_python_process_reaches_its_links_there(node: Node, beam: Beam, reason: Any) -> None:
     pid = node.spawn(end_when_told)
@@ -139,6 +144,7 @@ async def test_the_end_of_a_python_process_reaches_its_links_there(node: Node, b
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, to the peer")
 async def test_a_crash_shows_as_class_and_text(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there:
         await there.trap_exit()
@@ -148,6 +154,7 @@ async def test_a_crash_shows_as_class_and_text(node: Node, beam: Beam) -> None:
         assert await there.take(1) == [(EXIT, pid, (Atom("RuntimeError"), "no luck with åäö".encode()))]
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, to the peer")
 async def test_returning_is_normal_and_killing_is_killed(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there:
         await there.trap_exit()
@@ -160,6 +167,7 @@ async def test_returning_is_normal_and_killing_is_killed(node: Node, beam: Beam)
             assert await there.take(1) == [(EXIT, pid, seen)]
 
 
+@pytest.mark.rule("Control messages: EXIT and PAYLOAD_EXIT carry any reason, to the peer")
 async def test_a_reason_that_no_term_can_carry_arrives_as_text(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there:
         await there.trap_exit()
@@ -180,6 +188,7 @@ async def end_unspeakably(process: Process) -> None:
 # -------------------------------------------------------------------------------------------------------- nobody there
 
 
+@pytest.mark.rule("Control messages: LINK to a process that is gone is answered with EXIT noproc")
 async def test_a_link_to_a_dead_beam_process_gives_noproc(node: Node, beam: Beam) -> None:
     dead = await beam.eval("plain_processes:dead_pid()")
     async with node.open_process() as me:
@@ -192,6 +201,7 @@ async def test_a_link_to_a_dead_beam_process_gives_noproc(node: Node, beam: Beam
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: LINK to a process that is gone is answered with EXIT noproc")
 async def test_a_link_to_a_dead_python_process_gives_noproc(node: Node, beam: Beam) -> None:
     async with node.open_process() as gone:
         pass
@@ -203,6 +213,7 @@ async def test_a_link_to_a_dead_python_process_gives_noproc(node: Node, beam: Be
     assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: links and monitors of a node that cannot be reached give noconnection")
 async def test_a_link_to_a_node_that_is_not_there_gives_noconnection(node: Node) -> None:
     nobody = Pid(Atom("nobody@127.0.0.1"), 1, 0, 1)
     async with node.open_process() as me:
@@ -215,6 +226,7 @@ async def test_a_link_to_a_node_that_is_not_there_gives_noconnection(node: Node)
 # -------------------------------------------------------------------------------------------------------------- exit/2
 
 
+@pytest.mark.rule("Control messages: EXIT2 and PAYLOAD_EXIT2 end or reach a process, to the peer")
 @pytest.mark.parametrize(("reason", "seen"), [(Atom("boom"), Atom("boom")), (KILL, KILLED)], ids=["boom", "kill"])
 async def test_exit_2_ends_a_beam_process(node: Node, beam: Beam, reason: Atom, seen: Atom) -> None:
     remote = await waiting(beam)
@@ -225,6 +237,7 @@ async def test_exit_2_ends_a_beam_process(node: Node, beam: Beam, reason: Atom, 
         assert await message(me, DOWN) == (DOWN, ref, PROCESS, remote, seen)
 
 
+@pytest.mark.rule("Control messages: EXIT2 and PAYLOAD_EXIT2 end or reach a process, to the peer")
 async def test_a_beam_process_that_traps_exits_gets_ours_as_messages(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         await there.trap_exit()
@@ -234,6 +247,7 @@ async def test_a_beam_process_that_traps_exits_gets_ours_as_messages(node: Node,
         assert await there.take(len(reasons)) == [(EXIT, me.pid, reason) for reason in reasons]
 
 
+@pytest.mark.rule("Control messages: EXIT2 and PAYLOAD_EXIT2 end or reach a process, from the peer")
 @pytest.mark.parametrize(("reason", "seen"), [(Atom("boom"), Atom("boom")), (KILL, KILLED)], ids=["boom", "kill"])
 async def test_exit_2_ends_a_python_process(node: Node, beam: Beam, reason: Atom, seen: Atom) -> None:
     pid = node.spawn(wait_for_ever)
@@ -243,6 +257,7 @@ async def test_exit_2_ends_a_python_process(node: Node, beam: Beam, reason: Atom
         assert await message(me, DOWN) == (DOWN, ref, PROCESS, pid, seen)
 
 
+@pytest.mark.rule("Control messages: EXIT2 and PAYLOAD_EXIT2 end or reach a process, from the peer")
 async def test_a_python_process_that_traps_exits_gets_them_as_messages_but_for_kill(node: Node, beam: Beam) -> None:
     async with node.open_process() as me:
         pid = node.spawn(forward_exits, me.pid, trap_exit=True)
@@ -262,6 +277,7 @@ async def forward_exits(process: Process, dest: Pid) -> None:
 # -------------------------------------------------------------------------------------------------------------- unlink
 
 
+@pytest.mark.rule("Control messages: after UNLINK_ID the end of the other is not noticed")
 async def test_after_unlink_the_end_of_a_beam_process_is_not_noticed(node: Node, beam: Beam) -> None:
     remote = await waiting(beam)
     async with node.open_process() as me:
@@ -274,6 +290,7 @@ async def test_after_unlink_the_end_of_a_beam_process_is_not_noticed(node: Node,
         await until(lambda: leftovers(node) == {})
 
 
+@pytest.mark.rule("Control messages: after UNLINK_ID the end of the other is not noticed")
 async def test_after_unlink_our_end_is_not_noticed(node: Node, beam: Beam) -> None:
     pid = node.spawn(wait_for_ever)
     ended = await beam.eval("remote_signals:unlink_then(P, boom)", P=pid)
@@ -290,6 +307,7 @@ async def test_after_unlink_our_end_is_not_noticed(node: Node, beam: Beam) -> No
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: UNLINK_ID is acknowledged and leaves nothing behind")
 async def test_unlink_is_acknowledged_and_leaves_nothing_on_either_side(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         for _ in range(3):
@@ -302,6 +320,7 @@ async def test_unlink_is_acknowledged_and_leaves_nothing_on_either_side(node: No
             assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: LINK, UNLINK_ID and its ACK may cross, and both sides agree")
 async def test_links_and_unlinks_from_both_sides_cross_and_both_agree_at_the_end(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         me.trap_exit = True
@@ -334,6 +353,7 @@ async def link_and_unlink_there(there: Collector, pid: Pid) -> None:
 # ------------------------------------------------------------------------------------------------------- disconnecting
 
 
+@pytest.mark.rule("Control messages: a lost connection is noconnection to links, on both sides")
 @pytest.mark.parametrize("who", ["we", "the BEAM"])
 async def test_disconnecting_is_noconnection_on_both_sides(node: Node, beam: Beam, who: str) -> None:
     async with collecting(beam) as there, node.open_process() as me:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NUMBERED = Atom("numbered")
 
 
+@pytest.mark.rule("Control messages: SEND_SENDER, REG_SEND and ALIAS_SEND reach pids, names and aliases there")
 async def test_sending_to_a_beam_by_pid_name_and_alias(either_node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, either_node.open_process() as me:
         alias = await there.run("erlang", "alias")
@@ -27,6 +28,7 @@ async def test_sending_to_a_beam_by_pid_name_and_alias(either_node: Node, beam: 
         assert await there.take(4) == [(Atom("hello"), index, me.pid) for index in range(4)]
 
 
+@pytest.mark.rule("Control messages: SEND_SENDER, REG_SEND and ALIAS_SEND reach pids, names and aliases here")
 async def test_a_beam_sends_by_pid_name_and_alias(either_node: Node, beam: Beam) -> None:
     async with either_node.open_process("receiver") as me:
         bindings: dict[str, Any] = {"P": me.pid, "Name": (Atom("receiver"), either_node.name), "Alias": me.alias()}
@@ -35,6 +37,7 @@ async def test_a_beam_sends_by_pid_name_and_alias(either_node: Node, beam: Beam)
         assert [await me.receive(timeout=PATIENCE) for _ in range(3)] == [(Atom("hello"), sender)] * 3
 
 
+@pytest.mark.rule("Control messages: REG_SEND takes any atom for a name")
 async def test_a_name_of_a_node_can_be_true(node: Node, beam: Beam) -> None:
     """The atoms that Python has values of its own for are names as well."""
     async with node.open_process() as me:
@@ -54,6 +57,7 @@ async def expect_value(beam: Beam, source: str, expected: Any, name: Any, pid: P
     assert await beam.eval(source, N=name, P=pid) == expected
 
 
+@pytest.mark.rule("Aliases: reply deactivates on the first message")
 async def test_an_alias_ends_with_its_reply_or_when_it_is_taken_back(node: Node, beam: Beam) -> None:
     async with node.open_process() as me:
         once, taken_back = me.alias(reply=True), me.alias()
@@ -63,6 +67,7 @@ async def test_an_alias_ends_with_its_reply_or_when_it_is_taken_back(node: Node,
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Aliases: reply deactivates on the first message")
 async def test_an_alias_of_a_beam_ends_with_its_reply(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         once = await there.run("erlang", "alias", [Atom("reply")])
@@ -71,6 +76,7 @@ async def test_an_alias_of_a_beam_ends_with_its_reply(node: Node, beam: Beam) ->
         assert await there.take(2) == [1, 3]
 
 
+@pytest.mark.rule("Aliases: reply_demonitor ends alias and monitor together")
 async def test_a_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         ref = me.monitor(there.pid, alias="reply_demonitor")
@@ -84,6 +90,7 @@ async def test_a_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: Bea
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Aliases: reply_demonitor ends alias and monitor together")
 async def test_our_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         options = [(Atom("alias"), Atom("reply_demonitor"))]
@@ -101,6 +108,7 @@ async def test_our_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: B
 # --------------------------------------------------------------------------------------------------------------- order
 
 
+@pytest.mark.rule("Control messages: signals between two processes keep their order")
 async def test_order_from_each_of_many_senders(node: Node, beam: Beam) -> None:
     senders, each = 20, 1000
     async with node.open_process() as me:
@@ -113,6 +121,7 @@ async def test_order_from_each_of_many_senders(node: Node, beam: Beam) -> None:
         assert set(last.values()) == {each}
 
 
+@pytest.mark.rule("Control messages: signals between two processes keep their order")
 async def test_order_of_a_hundred_thousand_to_a_beam(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         for index in range(1, 100_001):
@@ -120,6 +129,7 @@ async def test_order_of_a_hundred_thousand_to_a_beam(node: Node, beam: Beam) -> 
         assert await beam.eval("ordered_sender:is_in_order(P, 100000, 20000)", P=there.pid) is True
 
 
+@pytest.mark.rule("Control messages: signals between two processes keep their order")
 async def test_what_is_sent_before_the_connection_is_up_arrives_in_order(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         assert not node.is_connected(beam.name)
@@ -132,6 +142,7 @@ async def test_what_is_sent_before_the_connection_is_up_arrives_in_order(node: N
         assert await beam.eval("ordered_sender:is_in_order(P, 10000, 20000)", P=there.pid) is True
 
 
+@pytest.mark.rule("Control messages: signals between two processes keep their order")
 async def test_messages_exits_and_monitors_of_one_process_keep_their_order(node: Node, beam: Beam) -> None:
     """A DOWN comes behind all messages of the process that ended, both ways."""
     async with node.open_process() as me:
@@ -167,6 +178,7 @@ async def test_messages_exits_and_monitors_of_one_process_keep_their_order(node:
 BIG = {"binary": 4 << 20, "integers": 700_000, "pairs": 120_000, "deep": 9_900, "map": 150_000, "text": 1_700_000}
 
 
+@pytest.mark.rule("Fragments and atom cache: a big message travels in fragments, both ways")
 @pytest.mark.parametrize("kind", BIG)
 async def test_four_megabytes_there_and_back(node: Node, beam: Beam, kind: str) -> None:
     size = BIG[kind]
@@ -181,6 +193,7 @@ async def test_four_megabytes_there_and_back(node: Node, beam: Beam, kind: str) 
         assert await beam.eval(same, P=there.pid, Kind=Atom(kind), Size=size) is True
 
 
+@pytest.mark.rule("Fragments and atom cache: fragments of several senders interleave")
 async def test_big_messages_do_not_mix_with_small_ones(node: Node, beam: Beam) -> None:
     """Their fragments may lie between other messages; each sender's order is kept all the same."""
     senders = 4
@@ -200,6 +213,7 @@ async def test_big_messages_do_not_mix_with_small_ones(node: Node, beam: Beam) -
         assert came == dict.fromkeys(came, expected)
 
 
+@pytest.mark.rule("Terms: a term of every kind comes back as it went")
 async def test_a_term_of_every_kind_comes_back_as_it_went(node: Node, beam: Beam) -> None:
     """Compared on the BEAM, where 1 and 1.0 differ and a fun is the same fun or is not."""
     source = (
@@ -213,6 +227,7 @@ async def test_a_term_of_every_kind_comes_back_as_it_went(node: Node, beam: Beam
         me.send(sender, (Atom("back"), terms))
 
 
+@pytest.mark.rule("Terms: a native record comes back as it went")
 async def test_a_native_record_comes_back_as_it_went(node: Node, beam: Beam, otp: Otp) -> None:
     await node.connect(beam.name)
     flags = node.peer_flags(beam.name)
@@ -250,6 +265,7 @@ async def test_what_cannot_be_encoded_costs_its_sender_alone(node: Node, beam: B
 # --------------------------------------------------------------------------------------------------------------- atoms
 
 
+@pytest.mark.rule("Fragments and atom cache: more atoms than the cache has slots")
 @pytest.mark.parametrize("each", [10, 100, 300], ids=lambda each: f"{each} in a message")
 async def test_more_atoms_than_the_cache_has_slots(node: Node, beam: Beam, each: int) -> None:
     """5,000 atoms, and all of them again: every slot of either cache is written several times over."""
@@ -270,6 +286,7 @@ async def test_more_atoms_than_the_cache_has_slots(node: Node, beam: Beam, each:
             assert await beam.eval(check, P=there.pid) is True
 
 
+@pytest.mark.rule("Fragments and atom cache: atoms of more than 255 bytes")
 async def test_atoms_of_more_than_255_bytes(node: Node, beam: Beam) -> None:
     """255 characters of up to four bytes each, in one header with short ones, with and without the cache."""
     characters = "xåΩ€\U0001f600"
@@ -288,6 +305,7 @@ async def test_atoms_of_more_than_255_bytes(node: Node, beam: Beam) -> None:
 # ------------------------------------------------------------------------------------------------ what nobody receives
 
 
+@pytest.mark.rule("Control messages: a message to nobody is dropped")
 async def test_messages_that_nobody_takes_are_dropped(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         await node.connect(beam.name)

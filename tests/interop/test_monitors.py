@@ -65,6 +65,7 @@ ENDS: dict[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.rule("Control messages: MONITOR_P by pid and by name, of the peer's processes")
 @pytest.mark.parametrize(("end", "reason"), ENDS.values(), ids=ENDS)
 async def test_the_end_of_a_beam_process(either_node: Node, beam: Beam, end: str, reason: Any) -> None:
     remote = await waiting(beam, "watched")
@@ -83,6 +84,7 @@ async def test_the_end_of_a_beam_process(either_node: Node, beam: Beam, end: str
         assert leftovers(either_node) == {}
 
 
+@pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
 async def test_watching_nobody_on_a_beam(node: Node, beam: Beam) -> None:
     dead = await beam.eval("plain_processes:dead_pid()")
     older = Pid(dead.node, dead.id, dead.serial, dead.creation - 1)
@@ -95,6 +97,7 @@ async def test_watching_nobody_on_a_beam(node: Node, beam: Beam) -> None:
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: links and monitors of a node that cannot be reached give noconnection")
 async def test_watching_on_a_node_that_is_not_there(node: Node) -> None:
     nobody = Atom("nobody@127.0.0.1")
     async with node.open_process() as me:
@@ -104,6 +107,7 @@ async def test_watching_on_a_node_that_is_not_there(node: Node) -> None:
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: DEMONITOR_P ends exactly its monitor")
 async def test_after_demonitor_there_is_no_down(node: Node, beam: Beam) -> None:
     remote = await waiting(beam, "let_go")
     async with node.open_process() as me:
@@ -120,6 +124,7 @@ async def test_after_demonitor_there_is_no_down(node: Node, beam: Beam) -> None:
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: DEMONITOR_P ends exactly its monitor")
 async def test_demonitor_with_flush_takes_the_down_out_of_the_mailbox(node: Node, beam: Beam) -> None:
     remote = await waiting(beam)
     async with node.open_process() as me:
@@ -132,6 +137,7 @@ async def test_demonitor_with_flush_takes_the_down_out_of_the_mailbox(node: Node
         assert len(me.mailbox) == 0
 
 
+@pytest.mark.rule("Control messages: the end of a watcher ends its monitors on the other node")
 async def test_the_end_of_the_watcher_ends_its_monitors(node: Node, beam: Beam) -> None:
     remote = await waiting(beam)
     async with node.open_process() as me:
@@ -142,6 +148,7 @@ async def test_the_end_of_the_watcher_ends_its_monitors(node: Node, beam: Beam) 
     assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: every monitor of a process has its own MONITOR_P_EXIT")
 async def test_a_thousand_monitors_of_one_beam_process(node: Node, beam: Beam) -> None:
     remote = await waiting(beam)
     async with node.open_process() as me:
@@ -158,6 +165,7 @@ async def test_a_thousand_monitors_of_one_beam_process(node: Node, beam: Beam) -
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: every monitor of a process has its own MONITOR_P_EXIT")
 async def test_ten_thousand_beam_processes_killed(node: Node, beam: Beam) -> None:
     async with node.open_process() as me:
         pids = await beam.eval("plain_processes:spawn_many(10000)")
@@ -186,6 +194,7 @@ OUR_ENDS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.rule("Control messages: MONITOR_P by pid and by name, of this node's processes")
 @pytest.mark.parametrize(("order", "reason"), OUR_ENDS.values(), ids=OUR_ENDS)
 async def test_the_end_of_a_python_process(either_node: Node, beam: Beam, order: Any, reason: Any) -> None:
     node = either_node
@@ -206,6 +215,7 @@ async def test_the_end_of_a_python_process(either_node: Node, beam: Beam, order:
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
 async def test_a_beam_that_watches_nobody_here(either_node: Node, beam: Beam) -> None:
     """An answer at once, whatever is watched: without one a caller on the BEAM waits for ever."""
     node = either_node
@@ -227,6 +237,7 @@ async def test_a_beam_that_watches_nobody_here(either_node: Node, beam: Beam) ->
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: DEMONITOR_P ends exactly its monitor")
 async def test_a_beam_demonitors(node: Node, beam: Beam) -> None:
     pid = node.spawn(end_when_told, name="let_go_py")
     await node.connect(beam.name)  # on its way up, a BEAM loses the demonitor of a monitor by name
@@ -246,6 +257,7 @@ async def test_a_beam_demonitors(node: Node, beam: Beam) -> None:
         assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: the end of a watcher ends its monitors on the other node")
 async def test_the_end_of_a_beams_watcher_ends_its_monitors(node: Node, beam: Beam) -> None:
     pid = node.spawn(wait_for_ever)
     watcher = await beam.eval("remote_signals:spawn_monitoring(P)", P=pid)
@@ -254,6 +266,7 @@ async def test_the_end_of_a_beams_watcher_ends_its_monitors(node: Node, beam: Be
     await until(lambda: leftovers(node) == {})
 
 
+@pytest.mark.rule("Control messages: every monitor of a process has its own MONITOR_P_EXIT")
 async def test_a_thousand_monitors_of_one_python_process(node: Node, beam: Beam) -> None:
     pid = node.spawn(end_when_told)
     collected: list[Any] = []
@@ -272,6 +285,7 @@ async def test_a_thousand_monitors_of_one_python_process(node: Node, beam: Beam)
     assert leftovers(node) == {}
 
 
+@pytest.mark.rule("Control messages: every monitor of a process has its own MONITOR_P_EXIT")
 async def test_two_thousand_python_processes_killed(node: Node, beam: Beam) -> None:
     pids = [node.spawn(wait_for_ever) for _ in range(2_000)]
     async with collecting(beam) as there:
@@ -290,6 +304,7 @@ async def test_two_thousand_python_processes_killed(node: Node, beam: Beam) -> N
 # --------------------------------------------------------------------------------------------- lost and new connections
 
 
+@pytest.mark.rule("Control messages: a lost connection is noconnection to monitors, on both sides")
 @pytest.mark.parametrize("who", ["we", "the BEAM"])
 async def test_disconnecting_is_noconnection_on_both_sides(node: Node, beam: Beam, who: str) -> None:
     pid = node.spawn(wait_for_ever, name="lost_py")
@@ -313,6 +328,7 @@ async def test_disconnecting_is_noconnection_on_both_sides(node: Node, beam: Bea
         assert await monitored_by(beam, there.pid) == []
 
 
+@pytest.mark.rule("Identifiers: a pid of a former incarnation is nobody's")
 async def test_a_pid_of_our_earlier_incarnation_is_nobodys(opened: NodeOpener, beam: Beam) -> None:
     """The same name, id and serial, another creation: neither monitors nor links nor messages reach the new process."""
     async with opened("phoenix@127.0.0.1") as node:
@@ -343,6 +359,7 @@ async def fail_on_message(process: Process) -> None:
 # ------------------------------------------------------------------------------------------- what hangs without answers
 
 
+@pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
 @pytest.mark.parametrize(
     "source",
     [
@@ -361,6 +378,7 @@ async def test_a_call_to_nobody_here_is_noproc_at_once(either_node: Node, beam: 
         assert await beam.eval(caught, N=node.name, P=gone.pid) == NOPROC
 
 
+@pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
 async def test_a_multi_call_counts_us_among_the_bad_nodes_at_once(either_node: Node, beam: Beam) -> None:
     await either_node.connect(beam.name)
     with trio.fail_after(10):

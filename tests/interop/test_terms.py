@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMPARED = [golden for golden in TERMS if not isinstance(golden.value, type)]
 
 
+@pytest.mark.rule("Terms: a BEAM reads the term that is meant")
 @pytest.mark.parametrize("golden", COMPARED, ids=lambda golden: golden.label)
 async def test_a_beam_reads_the_term_we_mean(beam: Beam, golden: Any) -> None:
     if golden.since > beam.release:
@@ -30,6 +31,7 @@ async def test_a_beam_reads_the_term_we_mean(beam: Beam, golden: Any) -> None:
     assert await beam.eval(f"X =:= ({golden.source}).", X=golden.value) is True
 
 
+@pytest.mark.rule("Terms: a BEAM reads the term that is meant")
 @pytest.mark.parametrize(
     ("value", "source"),
     [
@@ -53,6 +55,7 @@ async def test_values_and_their_erlang(beam: Beam, value: Any, source: str) -> N
     )
 
 
+@pytest.mark.rule("Identifiers: a BEAM's pids, ports and references come home")
 async def test_identifiers_come_home(beam: Beam) -> None:
     pid, port, reference = await beam.eval("{whereis(init), hd(erlang:ports()), make_ref()}")
     assert isinstance(pid, Pid)
@@ -72,6 +75,7 @@ async def test_a_pid_from_its_text(beam: Beam) -> None:
     assert await beam.eval("Pid =:= whereis(init).", Pid=parse_term(format_term(pid))) is False
 
 
+@pytest.mark.rule("Terms: funs are carried byte by byte")
 async def test_a_fun_we_carried_can_be_called(beam: Beam) -> None:
     fun = await beam.eval("begin Y = 40, fun(X) -> X + Y end end")
     assert isinstance(fun, Fun)
@@ -79,6 +83,7 @@ async def test_a_fun_we_carried_can_be_called(beam: Beam) -> None:
     assert await beam.eval("F(2).", F=decode(encode([fun]))[0][0]) == 42
 
 
+@pytest.mark.rule("Terms: deep terms come back as they went")
 async def test_deep_terms(beam: Beam) -> None:
     deep: Any = []
     for _ in range(9_000):
@@ -110,6 +115,7 @@ REFUSED_BY_BOTH = [
 ]
 
 
+@pytest.mark.rule("Terms: what is refused here a BEAM refuses too")
 @pytest.mark.parametrize("junk", REFUSED_BY_BOTH, ids=repr)
 async def test_what_we_refuse_a_beam_refuses_too(beam: Beam, junk: bytes) -> None:
     with pytest.raises(DecodeError):
@@ -117,6 +123,7 @@ async def test_what_we_refuse_a_beam_refuses_too(beam: Beam, junk: bytes) -> Non
     assert await beam.eval("try binary_to_term(B), taken catch error:badarg -> refused end.", B=junk) == Atom("refused")
 
 
+@pytest.mark.rule("Terms: a term of every kind comes back as it went")
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=st.lists(terms(), max_size=20))
 async def test_generated_terms_come_back(beam: Beam, generated: list[Any]) -> None:

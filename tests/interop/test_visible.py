@@ -58,6 +58,7 @@ async def names_and_locks_work(beams: tuple[Beam, Beam], name: str) -> None:
         await one.eval(f"global:unregister_name({name}), P ! stop", P=pid)
 
 
+@pytest.mark.rule("Visible nodes: PUBLISHED makes a node one of nodes()")
 async def test_a_visible_node_among_two_beams(opened: NodeOpener, pair: tuple[Beam, Beam]) -> None:
     one, two = pair
     async with collecting(one) as at_one, collecting(two) as at_two:
@@ -92,6 +93,7 @@ async def test_a_visible_node_among_two_beams(opened: NodeOpener, pair: tuple[Be
         assert "overlapping partitions" not in beam.log
 
 
+@pytest.mark.rule("Visible nodes: global's prevent_overlapping_partitions cuts nobody off")
 async def test_a_visible_node_that_only_one_beam_can_see(opened: NodeOpener, pair: tuple[Beam, Beam]) -> None:
     """OTP cuts nodes off that not everybody is connected to, to prevent overlapping partitions; but not for us."""
     one, two = pair
@@ -107,6 +109,7 @@ async def test_a_visible_node_that_only_one_beam_can_see(opened: NodeOpener, pai
         assert await nodes(two) == {one.name}
 
 
+@pytest.mark.rule("Visible nodes: a passive node is not introduced to others")
 async def test_a_visible_node_is_not_introduced_to_others(opened: NodeOpener, pair: tuple[Beam, Beam]) -> None:
     """Visible nodes make a mesh by way of ``global``, in which we take no part: whom we know is our own affair."""
     one, two = pair
@@ -117,6 +120,7 @@ async def test_a_visible_node_is_not_introduced_to_others(opened: NodeOpener, pa
         assert await nodes(two) == {one.name}
 
 
+@pytest.mark.rule("Visible nodes: a hidden node is none of nodes()")
 async def test_a_hidden_node_is_not_seen(opened: NodeOpener, pair: tuple[Beam, Beam]) -> None:
     one, two = pair
     async with collecting(one) as visible, collecting(one) as hidden, collecting(one) as every:
@@ -142,6 +146,7 @@ async def test_a_hidden_node_is_not_seen(opened: NodeOpener, pair: tuple[Beam, B
         assert await visible.waiting() == 0
 
 
+@pytest.mark.rule("Node events: monitor_node on the peer tells of this node")
 async def test_monitor_node_tells_both_sides(either_node: Node, beam: Beam) -> None:
     node = either_node
     async with collecting(beam) as there, node.monitor_nodes() as events:
