@@ -167,10 +167,17 @@ async def open_node(
         allow=allow,
         connect_timeout=connect_timeout,
     )
+    async with run_node(node):
+        yield node
+
+
+@asynccontextmanager
+async def run_node(node: Node) -> AsyncIterator[None]:
+    """Run ``node`` with the services that every node has, for as long as the block runs."""
     async with node.running():
         # Before the first checkpoint, so no peer can be connected yet.
         node.start_inline(NetKernel(), name=NET_KERNEL)
-        yield node
+        yield
 
 
 def find_cookie() -> str:
