@@ -7,10 +7,11 @@
     ├── ProtocolError                                                 never raised itself
     │   ├── LocalProtocolError                                        we were about to break the protocol: a bug here
     │   └── RemoteProtocolError                                       the peer did; its connection is closed
-    │       └── HandshakeError ► CookieMismatch · NotAllowed · MissingFlags · Superseded
+    │       └── HandshakeError ► CookieMismatch · NotAllowed · MissingFlags · Superseded · TlsError ► CertificateError
     ├── ConnectError ► NodeUnreachable · NoSuchNode · HostNotFound · ConnectTimeout · ConnectRefused
     ├── EpmdError ► EpmdUnavailable · NameTaken
     ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · CookieMissing · SupervisorError
+    ├── TlsOptionsError (ValueError)
     └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc
     Exit                                                              outside the tree: control flow, as in Erlang
 
@@ -28,6 +29,7 @@ __all__ = [
     "CallError",
     "CallTimeout",
     "CalleeExited",
+    "CertificateError",
     "ConnectError",
     "ConnectRefused",
     "ConnectTimeout",
@@ -56,6 +58,8 @@ __all__ = [
     "Superseded",
     "SupervisorError",
     "TermSyntaxError",
+    "TlsError",
+    "TlsOptionsError",
 ]
 
 
@@ -174,6 +178,14 @@ class Superseded(HandshakeError):
     """Another connection between the same two nodes won: both dialled at once, or the peer is already connected."""
 
 
+class TlsError(HandshakeError):
+    """TLS with a peer did not come about, or one of the two does not speak it: the message says what to do."""
+
+
+class CertificateError(TlsError):
+    """A certificate was refused: the peer's by this node, or this node's by the peer; it says which and why."""
+
+
 # --------------------------------------------------------------------------------------------------------- connecting
 
 
@@ -259,6 +271,10 @@ class BadName(ErlangInteropError, ValueError):
 
 class CookieMissing(ErlangInteropError):
     """No cookie was given, and none was found where cookies are kept."""
+
+
+class TlsOptionsError(ErlangInteropError, ValueError):
+    """The options for TLS name an unknown option, a file that cannot be used, or things that exclude each other."""
 
 
 class SupervisorError(ErlangInteropError):

@@ -99,7 +99,7 @@ class Handshakes:
         except trio.TooSlowError as error:
             failure: ConnectError = ConnectTimeout(
                 f"{peer.name.name} did not finish the handshake within {self._connect_timeout} s: "
-                f"is the node suspended, or something else listening there?",
+                f"{self._transport.doubts}",
                 peer.name.name,
             )
             failure.__cause__ = error
@@ -123,7 +123,13 @@ class Handshakes:
         stream = await self._transport.open(host, port, name)
         try:
             initiator = Initiator(
-                self._dist.name.name, name, self._flags, self._dist.creation, self._cookie, secrets.randbits(32)
+                self._dist.name.name,
+                name,
+                self._flags,
+                self._dist.creation,
+                self._cookie,
+                secrets.randbits(32),
+                self._transport.length_bytes,
             )
             while True:
                 await stream.send_all(initiator.data_to_send())
@@ -163,7 +169,14 @@ class Handshakes:
             stream.close()
             return
         self._handshakes += 1
-        acceptor = Acceptor(self._dist.name.name, self._flags, self._dist.creation, self._cookie, secrets.randbits(32))
+        acceptor = Acceptor(
+            self._dist.name.name,
+            self._flags,
+            self._dist.creation,
+            self._cookie,
+            secrets.randbits(32),
+            self._transport.length_bytes,
+        )
         attempt: list[tuple[Peer, int]] = []
         failure: Exception | None = None
         try:

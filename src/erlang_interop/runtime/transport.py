@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 
@@ -154,6 +154,11 @@ async def open_stream(host: str, port: int) -> Stream:
 
 class Transport:
     """What carries distribution between nodes: TCP as it is. ``tls.py`` has another, ``testing/cluster.py`` a third."""
+
+    #: Bytes of the length in front of each message of the distribution handshake.
+    length_bytes: ClassVar[int] = 2
+    #: What to look at when a node that was dialled does not answer.
+    doubts: ClassVar[str] = "is the node suspended, or something else listening there?"
 
     async def listen(self, host: str, port: int) -> Listener:
         """Listen on every address of ``host``. Raises HostNotFound, AddressInUse."""

@@ -1,9 +1,9 @@
 """Messages and frames out of a stream that arrives in portions of any size.
 
-The handshake's messages have a 2-byte length, the frames of the established connection a 4-byte one. The former are few
-and small (:class:`MessageBuffer`). Of the latter millions come a second: the channel decodes them where they lie in the
-received bytes, and only the one frame a portion cuts in two is collected here (:class:`PartialFrame`), each byte copied
-twice at most, however small the portions. Compiled.
+The handshake's messages have a 2-byte length (over TLS a 4-byte one), the frames of the established connection a 4-byte
+one. The former are few and small (:class:`MessageBuffer`). Of the latter millions come a second: the channel decodes
+them where they lie in the received bytes, and only the one frame a portion cuts in two is collected here
+(:class:`PartialFrame`), each byte copied twice at most, however small the portions. Compiled.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ _LENGTH: Final = 4
 
 @final
 class MessageBuffer:
-    """Messages with a 2-byte length in front."""
+    """Messages with a length in front, big-endian.
 
-    def __init__(self) -> None:
+    Args:
+        length_bytes: The bytes of the length: 2, or 4.
+    """
+
+    def __init__(self, length_bytes: int = 2) -> None:
         self._data = b""
+        self._length_bytes = length_bytes
 
     def add(self, data: bytes) -> None:
         """Append what was received."""
@@ -31,13 +36,21 @@ class MessageBuffer:
     def next(self) -> bytes | None:
         """Return the next message without its length; None while it is not complete."""
         data = self._data
-        if len(data) < 2:
+        begin = self._length_bytes
+        if len(data) < begin:
             return None
-        end = 2 + (data[0] << 8 | data[1])
+        end = begin + self.announced
         if len(data) < end:
             return None
         self._data = data[end:]
-        return data[2:end]
+        return data[begin:end]
+
+    @property
+    def announced(self) -> int:
+        """The length of the message that comes next, as far as it is there; 0 while its length is not."""
+        if len(self._data) < self._length_bytes:
+            return 0
+        return int.from_bytes(self._data[: self._length_bytes], "big")
 
     def rest(self) -> bytes:
         """Return, once, what lies behind the messages taken."""

@@ -10,10 +10,10 @@
         r  own challenge, MD5(cookie + challenge)  ─►
                                         ◄─        a  MD5(cookie + challenge of r)
 
-Each message is a 2-byte length and a body that starts with a tag. Both classes take bytes in any portions with
-``receive_data``, which returns events, and give what is to be sent with ``data_to_send``. The shell's part: sockets,
-time limits, and the answers that need knowledge of other connections (``accept``, ``answer_alive``). After an error
-there may be a last word to send (``not_allowed``): flush ``data_to_send``, then close.
+Each message is a length, of 2 bytes (over TLS 4), and a body that starts with a tag. Both classes take bytes in any
+portions with ``receive_data``, which returns events, and give what is to be sent with ``data_to_send``. The shell's
+part: sockets, time limits, and the answers that need knowledge of other connections (``accept``, ``answer_alive``).
+After an error there may be a last word to send (``not_allowed``): flush ``data_to_send``, then close.
 
 States are tables: a message without a row for the present state is the peer's error. Spec: erl_dist_protocol,
 "Distribution Handshake"; ``dist_util.erl``. Dynamic node names (flag NAME_ME) are neither asked for nor given out.
@@ -36,6 +36,7 @@ from ..errors import (
     NotAllowed,
     RemoteProtocolError,
     Superseded,
+    TlsError,
 )
 from ..flags import MANDATORY, DFlag, announced
 from ..terms import MAX_ATOM_CHARACTERS
@@ -66,6 +67,13 @@ _COMPLEMENT: Final = struct.Struct(">cII")  # c, high 32 flags, creation
 _REPLY: Final = struct.Struct(">cI16s")  # r, challenge, digest
 _ACK: Final = struct.Struct(">c16s")  # a, digest
 _LOW: Final = 0xFFFFFFFF
+
+#: The first byte of a TLS record with an alert, and of one with a handshake message; the second is 3.
+_TLS_ALERT: Final = 21
+_TLS_HANDSHAKE: Final = 22
+
+#: The longest message that is waited for. The longest that is allowed has a name of 255 characters.
+_LONGEST: Final = 4096
 
 
 class State(enum.Enum):
@@ -179,14 +187,15 @@ class _Handshake:
 
     _HANDLERS: ClassVar[_Table] = {}
 
-    def __init__(self, name: str, flags: DFlag, creation: int, challenge: int, state: State) -> None:
+    def __init__(self, name: str, flags: DFlag, creation: int, challenge: int, state: State, length_bytes: int) -> None:
         self.state = state
         self.peer = ""
         self._name = _name_bytes(name)
         self._flags = flags
         self._creation = creation
         self._challenge = challenge & _LOW
-        self._buffer = MessageBuffer()
+        self._length_bytes = length_bytes
+        self._buffer = MessageBuffer(length_bytes)
         self._out = bytearray()
         self._peer_flags = DFlag(0)
         self._peer_creation = 0
@@ -214,12 +223,26 @@ class _Handshake:
             while not (events and isinstance(events[-1], Established)):
                 message = self._buffer.next()
                 if message is None:
+                    if self._buffer.announced > _LONGEST:
+                        raise self._too_long()
                     break
                 events += self._message_received(message)
         except RemoteProtocolError:
             self.state = State.FAILED
             raise
         return events
+
+    def _too_long(self) -> RemoteProtocolError:
+        length = self._buffer.announced
+        if self._length_bytes == 2 and length >> 8 in (_TLS_ALERT, _TLS_HANDSHAKE) and length & 0xFF == 3:
+            return TlsError(
+                "it speaks TLS (-proto_dist inet_tls) and this node does not: open this one with tls= as well, "
+                "or start that one without",
+                self.peer or None,
+                0,
+                _RULE,
+            )
+        return self._wrong(f"a message of {length} bytes is none of a handshake; is this an Erlang node?", 0)
 
     def _message_received(self, message: bytes) -> list[Event]:
         try:
@@ -232,7 +255,7 @@ class _Handshake:
         return handler(self, message)
 
     def _send(self, body: bytes) -> None:
-        self._out += len(body).to_bytes(2, "big") + body
+        self._out += len(body).to_bytes(self._length_bytes, "big") + body
 
     def _send_status(self, word: str) -> None:
         self._send(b"s" + word.encode())
@@ -298,10 +321,20 @@ class Initiator(_Handshake):
         creation: Ours, 32 bits, as EPMD gave it.
         cookie: The secret shared with ``peer``.
         challenge: 32 bits from ``secrets``: fresh ones for each handshake.
+        length_bytes: The bytes of each message's length: 2 over TCP, 4 over TLS.
     """
 
-    def __init__(self, name: str, peer: str, flags: DFlag, creation: int, cookie: str, challenge: int) -> None:
-        super().__init__(name, flags, creation, challenge, State.RECV_STATUS)
+    def __init__(
+        self,
+        name: str,
+        peer: str,
+        flags: DFlag,
+        creation: int,
+        cookie: str,
+        challenge: int,
+        length_bytes: int = 2,
+    ) -> None:
+        super().__init__(name, flags, creation, challenge, State.RECV_STATUS, length_bytes)
         self.peer = peer
         self._cookie = cookie
         self._send(_NAME.pack(b"N", flags, creation, len(self._name)) + self._name)
@@ -381,12 +414,19 @@ class Acceptor(_Handshake):
         creation: Ours, 32 bits.
         cookie: The secret, or a function from the peer's name to the secret shared with that peer.
         challenge: 32 bits from ``secrets``: fresh ones for each handshake.
+        length_bytes: The bytes of each message's length: 2 over TCP, 4 over TLS.
     """
 
     def __init__(
-        self, name: str, flags: DFlag, creation: int, cookie: str | Callable[[str], str], challenge: int
+        self,
+        name: str,
+        flags: DFlag,
+        creation: int,
+        cookie: str | Callable[[str], str],
+        challenge: int,
+        length_bytes: int = 2,
     ) -> None:
-        super().__init__(name, flags, creation, challenge, State.RECV_NAME)
+        super().__init__(name, flags, creation, challenge, State.RECV_NAME, length_bytes)
         self._cookie_of = cookie if callable(cookie) else lambda _peer: cookie
         self._old_name = False
 

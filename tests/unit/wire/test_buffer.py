@@ -21,14 +21,24 @@ def read_messages(buffer: MessageBuffer, data: bytes) -> list[bytes]:
     return messages
 
 
-def test_messages_in_any_portions() -> None:
-    data = b"\x00\x03abc\x00\x00\x01\x04" + bytes(260)
+@pytest.mark.parametrize("length_bytes", [2, 4])
+def test_messages_in_any_portions(length_bytes: int) -> None:
+    data = b"".join(len(body).to_bytes(length_bytes, "big") + body for body in (b"abc", b"", bytes(260)))
 
     def make() -> Callable[[bytes], list[Any]]:
-        buffer = MessageBuffer()
+        buffer = MessageBuffer(length_bytes)
         return lambda portion: read_messages(buffer, portion)
 
     check_parser(make, data, [b"abc", b"", bytes(260)])
+
+
+def test_the_next_length_is_known_before_its_message() -> None:
+    buffer = MessageBuffer()
+    buffer.add(b"\x12")
+    assert buffer.announced == 0
+    buffer.add(b"\x34\x00")
+    assert buffer.announced == 0x1234
+    assert buffer.next() is None
 
 
 def test_the_rest_is_handed_over_once() -> None:

@@ -15,6 +15,7 @@ from erlang_interop.errors import (
     NotAllowed,
     RemoteProtocolError,
     Superseded,
+    TlsError,
 )
 from erlang_interop.flags import MANDATORY, MANDATORY_25, OFFERED, DFlag
 from erlang_interop.wire.handshake import (
@@ -81,6 +82,41 @@ def test_back_to_back(verdict: Verdict, size: int) -> None:
         Established(B, B_FLAGS, agreed, B_CREATION, b""),
     ]
     assert a.state is b.state is State.ESTABLISHED
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+def test_over_tls_lengths_have_four_bytes(size: int) -> None:
+    a = Initiator(A, B, A_FLAGS, A_CREATION, "secret", 1, length_bytes=4)
+    b = Acceptor(B, B_FLAGS, B_CREATION, "secret", 2, length_bytes=4)
+    sent = a.data_to_send()
+    assert sent[:5] == len(sent[4:]).to_bytes(4, "big") + b"N"
+    for portion in portions(sent, size):
+        events = b.receive_data(portion)
+    assert events == [NameReceived(A, A_FLAGS, A_CREATION)]
+    b.accept(Verdict.OK)
+    assert isinstance(shake(a, b, size=size)[-1], Established)
+    assert a.state is b.state is State.ESTABLISHED
+
+
+@pytest.mark.parametrize(
+    "record", [b"\x16\x03\x01\x02\x00\x01", b"\x15\x03\x03\x00\x02\x02\x28"], ids=["hello", "alert"]
+)
+@pytest.mark.parametrize("make", [initiator, acceptor], ids=["initiator", "acceptor"])
+def test_tls_where_there_should_be_none_is_named_at_once(make: Callable[[], Any], record: bytes) -> None:
+    with pytest.raises(
+        TlsError, match=r"speaks TLS \(-proto_dist inet_tls\) and this node does not: open this one with"
+    ):
+        make().receive_data(record)
+
+
+@pytest.mark.parametrize(("length_bytes", "data"), [(2, b"GE"), (4, b"\x00\x00\x10\x01"), (4, b"\x16\x03\x01\x02")])
+def test_a_message_that_is_too_long_is_not_waited_for(length_bytes: int, data: bytes) -> None:
+    b = Acceptor(B, B_FLAGS, B_CREATION, "secret", 2, length_bytes)
+    length = int.from_bytes(data, "big")
+    with pytest.raises(RemoteProtocolError, match=rf"^a message of {length} bytes is none of a handshake") as caught:
+        b.receive_data(data)
+    assert not isinstance(caught.value, TlsError)
+    assert b.state is State.FAILED
 
 
 def test_the_messages_byte_by_byte() -> None:
