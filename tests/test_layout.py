@@ -24,6 +24,7 @@ ELSEWHERE = {
     "erlang_interop/_identifiers.py": "unit/test_terms.py",
     "erlang_interop/etf/_careful.py": "unit/etf/test_decode.py",
     "erlang_interop/etf/_fast.py": "unit/etf/test_decode.py",
+    "erlang_interop/etf/_heads.py": "unit/etf/test_encode.py",
     "erlang_interop/etf/_parts.py": "unit/etf/test_decode.py",
     # shells around tested cores: they are tested where two nodes run them
     "zenmon_node/sweeping.py": "unit/zenmon/test_app.py",

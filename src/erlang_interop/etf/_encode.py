@@ -1,15 +1,15 @@
 """Terms to bytes. Manual: *External Term Format*.
 
 The public face is :mod:`erlang_interop.etf`; ``wire/`` writes frames with a :class:`TermWriter`. As in the decoder
-there is a recursive way, :func:`_put`, and a way with an explicit stack for what is nested deeper, :func:`_put_deep`.
+there is a recursive way, :func:`_put`, and a way with an explicit stack, :func:`_put_deep`, for what is nested deeper
+and for native records, which not every peer can read. What both write in one piece is in ``_heads.py``.
 
 What is written is what ``term_to_binary/1`` of OTP 26 and later writes, so that bytes can be compared; 25 differs in
-plain atoms alone, which it still writes as ``ATOM_EXT``.
+plain atoms alone, which it still writes as ``ATOM_EXT``. Compiled.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError
@@ -17,44 +17,38 @@ from typing import Any, Final, cast, final
 
 from erlang_interop._native import i32, i64, u8
 from erlang_interop.errors import EncodeError
+from erlang_interop.etf._heads import (
+    CACHE_REFS,
+    MAX_ATOM_REFS,
+    SMALL_INTEGERS,
+    SMALL_TUPLES,
+    FunEnd,
+    patch_size,
+    put_atom,
+    put_head,
+    put_integer,
+    put_rare,
+    put_reference,
+    put_text,
+    put_tuple,
+    put_u32,
+)
 from erlang_interop.etf.tags import (
-    ATOM_CACHE_REF,
     BINARY_EXT,
-    BIT_BINARY_EXT,
-    EXPORT_EXT,
     INTEGER_EXT,
-    LARGE_BIG_EXT,
     LARGE_TUPLE_EXT,
     LIST_EXT,
     LOCAL_EXT,
     MAP_EXT,
     NEW_FLOAT_EXT,
-    NEW_FUN_EXT,
     NEW_PID_EXT,
-    NEWER_REFERENCE_EXT,
     NIL_EXT,
-    RECORD_EXT,
-    SMALL_BIG_EXT,
     SMALL_INTEGER_EXT,
     SMALL_TUPLE_EXT,
     STRING_EXT,
-    V4_PORT_EXT,
     VERSION,
 )
-from erlang_interop.terms import (
-    Atom,
-    BitString,
-    ErlMap,
-    Export,
-    Fun,
-    ImproperList,
-    LocalTerm,
-    Pid,
-    Port,
-    Record,
-    Reference,
-    Term,
-)
+from erlang_interop.terms import Atom, ErlMap, Fun, ImproperList, LocalTerm, Pid, Record, Reference, Term
 
 __all__ = ["MAX_ATOM_REFS", "MAX_DEPTH", "TermWriter", "encode"]
 
@@ -63,13 +57,9 @@ MYPY: Final = not __file__.endswith(".py")
 
 #: Nesting allowed by default, in terms. A structure that contains itself ends here.
 MAX_DEPTH: Final = 10_000
-#: A distribution header lists at most so many atoms.
-MAX_ATOM_REFS: Final = 255
 
 #: The recursive way goes so deep, far from the end of any stack.
 _FAST_DEPTH: Final = 100
-_UNSIGNED_32: Final = 0xFFFFFFFF
-_MAX_SIZE: Final[i64] = 0xFFFFFFFF
 
 _TRUE: Final = Atom("true")
 _FALSE: Final = Atom("false")
@@ -77,93 +67,14 @@ _NIL: Final = Atom("nil")
 
 _u32: Final = Struct(">I")
 _three_u32: Final = Struct(">III").pack
-_u64_u32: Final = Struct(">QI").pack
 _tag_u32: Final = Struct(">BI").pack
 _tag_i32: Final = Struct(">Bi").pack
-_tag_u16: Final = Struct(">BH").pack
 _tag_f64: Final = Struct(">Bd").pack
-_SMALL_INTEGERS: Final = [bytes((SMALL_INTEGER_EXT, value)) for value in range(256)]
-_SMALL_TUPLES: Final = [bytes((SMALL_TUPLE_EXT, arity)) for arity in range(256)]
-_REFERENCE_HEADS: Final = [bytes((NEWER_REFERENCE_EXT, 0, words)) for words in range(6)]
-_CACHE_REFS: Final = [bytes((ATOM_CACHE_REF, index)) for index in range(256)]
 
 if MYPY:
     from librt.strings import BytesWriter, write_f64_be, write_i32_be
 else:
-
-    class BytesWriter(bytearray):
-        """The growing buffer of the interpreted build, with the methods of librt's that this file uses."""
-
-        __slots__ = ()
-
-        write = bytearray.extend
-
-        def getvalue(self) -> bytes:
-            """Return a copy."""
-            return bytes(self)
-
-        def truncate(self, size: int) -> None:
-            """Keep the first ``size`` bytes."""
-            del self[size:]
-
-
-def _put_u32(out: BytesWriter, value: int) -> None:
-    """Write 32 bits; EncodeError when ``value`` has more, or is negative."""
-    if not 0 <= value <= _UNSIGNED_32:
-        raise EncodeError(f"not a number of 32 bits: {value}")
-    if MYPY:
-        number: i64 = value
-        write_i32_be(out, i32(number))  # the low 32 bits: a conversion between native integers cuts
-    else:
-        out += _u32.pack(value)
-
-
-def _put_head(out: BytesWriter, tag: u8, size: i64) -> None:
-    """Write a tag and a size of 32 bits."""
-    if size > _MAX_SIZE:
-        raise EncodeError(f"{size} elements or bytes are more than the format's 32 bits can count")
-    if MYPY:
-        out.append(tag)
-        write_i32_be(out, i32(size))
-    else:
-        out += _tag_u32(tag, size)
-
-
-def _put_atom(out: BytesWriter, atom: Atom, refs: dict[bytes, int] | None) -> None:
-    """Write an atom: as a reference into the header where there is one with room, else in full."""
-    wire = atom.wire
-    if refs is not None:
-        index = refs.get(wire)
-        if index is None:
-            size = len(refs)
-            if size < MAX_ATOM_REFS:
-                refs[wire] = index = size
-        if index is not None:
-            if MYPY:
-                out.append(ATOM_CACHE_REF)
-                out.append(index)
-            else:
-                out += _CACHE_REFS[index]
-            return
-    if MYPY:
-        out.write(wire)
-    else:
-        out += wire
-
-
-def _put_integer(out: BytesWriter, value: int) -> None:
-    """Write an integer that takes more than 32 bits."""
-    sign = 0
-    if value < 0:
-        sign = 1
-        value = -value
-    size = (value.bit_length() + 7) >> 3
-    if size < 256:
-        out.write(bytes((SMALL_BIG_EXT, size, sign)))
-    else:
-        _put_head(out, LARGE_BIG_EXT, size)
-        out.append(sign)
-    out.write(value.to_bytes(size, "little"))
+    from erlang_interop.etf._heads import BytesWriter
 
 
 def _is_string(items: list[Any]) -> bool:
@@ -177,14 +88,14 @@ def _is_string(items: list[Any]) -> bool:
 
 
 def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64) -> None:
-    """Append ``term`` to ``out``. Raises EncodeError, or _TooDeep; what was written until then stays.
+    """Append ``term`` to ``out``. Raises EncodeError, or _TheOtherWay; what was written until then stays.
 
     The tests stand in the order of how often a type occurs in a message.
     """
     kind = type(term)
     if kind is tuple:
         if depth <= 0:
-            raise _TooDeep
+            raise _TheOtherWay
         parts = cast(tuple[Any, ...], term)
         arity: i64 = len(parts)
         if arity < 256:
@@ -192,22 +103,22 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
                 out.append(SMALL_TUPLE_EXT)
                 out.append(u8(arity))
             else:
-                out += _SMALL_TUPLES[arity]
+                out += SMALL_TUPLES[arity]
         else:
-            _put_head(out, LARGE_TUPLE_EXT, arity)
+            put_head(out, LARGE_TUPLE_EXT, arity)
         for part in parts:
             _put(out, part, refs, depth - 1)
     elif kind is Atom:
         if MYPY:
-            _put_atom(out, cast(Atom, term), refs)
+            put_atom(out, cast(Atom, term), refs)
         elif refs is None:
             out += term.wire
         else:
             index = refs.get(term.wire)
             if index is None:
-                _put_atom(out, term, refs)
+                put_atom(out, term, refs)
             else:
-                out += _CACHE_REFS[index]
+                out += CACHE_REFS[index]
     elif kind is int:
         value = cast(int, term)
         if 0 <= value < 256:
@@ -215,7 +126,7 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
                 out.append(SMALL_INTEGER_EXT)
                 out.append(value)
             else:
-                out += _SMALL_INTEGERS[value]
+                out += SMALL_INTEGERS[value]
         elif -0x80000000 <= value <= 0x7FFFFFFF:
             if MYPY:
                 out.append(INTEGER_EXT)
@@ -223,22 +134,22 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
             else:
                 out += _tag_i32(INTEGER_EXT, value)
         else:
-            _put_integer(out, value)
+            put_integer(out, value)
     elif kind is Pid:
         pid = cast(Pid, term)
         if MYPY:
             out.append(NEW_PID_EXT)
-            _put_atom(out, pid.node, refs)
-            _put_u32(out, pid.id)
-            _put_u32(out, pid.serial)
-            _put_u32(out, pid.creation)
+            put_atom(out, pid.node, refs)
+            put_u32(out, pid.id)
+            put_u32(out, pid.serial)
+            put_u32(out, pid.creation)
         else:
             out += b"X"
             index = None if refs is None else refs.get(pid.node.wire)
             if index is None:
-                _put_atom(out, pid.node, refs)
+                put_atom(out, pid.node, refs)
             else:
-                out += _CACHE_REFS[index]
+                out += CACHE_REFS[index]
             try:
                 out += _three_u32(pid.id, pid.serial, pid.creation)
             except StructError as error:
@@ -246,14 +157,14 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
     elif kind is bytes:
         data = cast(bytes, term)
         if MYPY:
-            _put_head(out, BINARY_EXT, len(data))
+            put_head(out, BINARY_EXT, len(data))
             out.write(data)
         else:
             out += _tag_u32(BINARY_EXT, len(data))
             out += data
     elif kind is list:
         if depth <= 0:
-            raise _TooDeep
+            raise _TheOtherWay
         items = cast(list[Any], term)
         if items:
             if type(items[0]) is int and _is_string(items):
@@ -263,19 +174,19 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
                 out.append(u8(size & 255))
                 out.write(bytes(items))
                 return
-            _put_head(out, LIST_EXT, len(items))
+            put_head(out, LIST_EXT, len(items))
             for item in items:
                 _put(out, item, refs, depth - 1)
         out.append(NIL_EXT)
     elif kind is Reference:
         reference = cast(Reference, term)
-        _put_reference(out, reference, refs)
+        put_reference(out, reference, refs)
     elif term is None:
-        _put_atom(out, _NIL, refs)
+        put_atom(out, _NIL, refs)
     elif kind is bool:
-        _put_atom(out, _TRUE if term else _FALSE, refs)
+        put_atom(out, _TRUE if term else _FALSE, refs)
     elif kind is str:
-        _put_text(out, cast(str, term))
+        put_text(out, cast(str, term))
     elif kind is float:
         number = cast(float, term)
         if number - number != 0.0:
@@ -287,226 +198,71 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
             out += _tag_f64(NEW_FLOAT_EXT, number)
     elif kind is dict:
         if depth <= 0:
-            raise _TooDeep
+            raise _TheOtherWay
         pairs = cast(dict[Any, Any], term)
-        _put_head(out, MAP_EXT, len(pairs))
+        put_head(out, MAP_EXT, len(pairs))
         for key, item in pairs.items():
             _put(out, key, refs, depth - 1)
             _put(out, item, refs, depth - 1)
     else:
-        rest = _put_rare(out, term, refs)
+        if isinstance(term, Record):
+            raise _TheOtherWay
+        rest = put_rare(out, term, refs)
         if rest is not None:
             if depth <= 0:
-                raise _TooDeep
+                raise _TheOtherWay
             for part in rest:
-                if type(part) is _FunEnd:
-                    _patch_size(out, part.start)
+                if type(part) is FunEnd:
+                    patch_size(out, part.start)
                 else:
                     _put(out, part, refs, depth - 1)
 
 
-def _put_reference(out: BytesWriter, reference: Reference, refs: dict[bytes, int] | None) -> None:
-    words = reference.words
-    count: i64 = len(words) >> 2
-    if count < 1 or count > 5 or len(words) & 3:
-        raise EncodeError(f"a reference has one to five words of 4 bytes, not {len(words)} bytes")
-    if MYPY:
-        out.append(NEWER_REFERENCE_EXT)
-        out.append(0)
-        out.append(u8(count))
-    else:
-        out += _REFERENCE_HEADS[count]
-    _put_atom(out, reference.node, refs)
-    _put_u32(out, reference.creation)
-    if MYPY:
-        out.write(words)
-    else:
-        out += words
-
-
-def _put_text(out: BytesWriter, string: str) -> None:
-    """Write a str as a binary of UTF-8, which is a string to Elixir."""
-    try:
-        data = string.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise EncodeError(f"a str with a lone surrogate has no UTF-8 form: {string[:40]!r}") from error
-    _put_head(out, BINARY_EXT, len(data))
-    out.write(data)
-
-
 @final
-class _TooDeep(Exception):
-    """Sends the caller of :func:`_put` to :func:`_put_deep`."""
-
-
-@final
-class _FunEnd:
-    """Stands behind the last part of a fun: now its size is known."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start  # position of the size
-
-
-def _patch_size(out: BytesWriter, start: i64) -> None:
-    """Put the distance from ``start`` to here into the 32 bits at ``start``."""
-    size: i64 = len(out) - start
-    if size > _MAX_SIZE:
-        raise EncodeError(f"a fun of {size} bytes is more than the format's 32 bits can count")
-    out[start] = u8((size >> 24) & 255)
-    out[start + 1] = u8((size >> 16) & 255)
-    out[start + 2] = u8((size >> 8) & 255)
-    out[start + 3] = u8(size & 255)
-
-
-def _put_rare(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> list[Any] | None:
-    """Write a term of a seldom type: a leaf whole (then None is returned), of a compound the head.
-
-    Returns:
-        The parts still to be written behind the head, in order.
-    """
-    if isinstance(term, Export):
-        if not 0 <= term.arity <= 255:
-            raise EncodeError(f"a fun has 0 to 255 arguments, not {term.arity}")
-        out.append(EXPORT_EXT)
-        _put_atom(out, term.module, refs)
-        _put_atom(out, term.function, refs)
-        out.write(_SMALL_INTEGERS[term.arity])
-        return None
-    if isinstance(term, Port):
-        if not 0 <= term.id < 1 << 64:
-            raise EncodeError(f"the id of a port has 64 bits: {term.id}")
-        out.append(V4_PORT_EXT)
-        _put_atom(out, term.node, refs)
-        out.write(term.id.to_bytes(8, "big"))
-        _put_u32(out, term.creation)
-        return None
-    if isinstance(term, BitString):
-        _put_head(out, BIT_BINARY_EXT, len(term.data))
-        out.append(term.bits)
-        out.write(term.data)
-        return None
-    if isinstance(term, ImproperList):
-        _put_head(out, LIST_EXT, len(term.elements))
-        return [*term.elements, term.tail]
-    if isinstance(term, ErlMap):
-        parts: list[Any] = []
-        for key, value in term.pairs():
-            parts.append(key)
-            parts.append(value)
-        _put_head(out, MAP_EXT, len(term))
-        return parts
-    if isinstance(term, Fun):
-        return _put_fun(out, term, refs)
-    if isinstance(term, Record):
-        _put_head(out, RECORD_EXT, len(term.fields))
-        out.append(1 if term.exported else 0)
-        return [
-            term.module,
-            term.name,
-            *[name for name, _ in term.fields],
-            *[value for _, value in term.fields],
-        ]
-    if isinstance(term, LocalTerm):
-        raise EncodeError("a LocalTerm ends where its data ends, so it cannot be part of another term or of a message")
-    return _put_relative(out, term, refs)
-
-
-def _put_fun(out: BytesWriter, fun: Fun, refs: dict[bytes, int] | None) -> list[Any]:
-    """Write the head of a fun; return the rest."""
-    if len(fun.uniq) != 16 or not 0 <= fun.arity <= 255:
-        raise EncodeError(f"a Fun needs a uniq of 16 bytes and an arity of 0 to 255: {fun!r}")
-    out.append(NEW_FUN_EXT)
-    start = len(out)
-    out.write(b"\0\0\0\0")  # the size, see _FunEnd
-    out.append(fun.arity)
-    out.write(fun.uniq)
-    _put_u32(out, fun.index)
-    _put_u32(out, len(fun.free_vars))
-    return [fun.module, fun.old_index, fun.old_uniq, fun.pid, *fun.free_vars, _FunEnd(start)]
-
-
-def _put_relative(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> list[Any] | None:
-    """Write a term whose class descends from one we know, or refuse it. Like :func:`_put_rare`."""
-    if isinstance(term, enum.Enum) and not isinstance(term, (int, str, float, bytes)):
-        raise EncodeError(f"no Erlang form for {term!r}: send its .value, or an Atom")
-    if isinstance(term, int):
-        _put(out, int(term), refs, 0)
-    elif isinstance(term, float):
-        _put(out, float(term), refs, 0)
-    elif isinstance(term, str):
-        _put_text(out, str.__str__(term))
-    elif isinstance(term, (bytes, bytearray, memoryview)):
-        _put(out, bytes(term), refs, 0)
-    elif isinstance(term, tuple):
-        parts = list(term)
-        if len(parts) < 256:
-            out.write(_SMALL_TUPLES[len(parts)])
-        else:
-            _put_head(out, LARGE_TUPLE_EXT, len(parts))
-        return parts
-    elif isinstance(term, list):
-        return [list(term)]
-    elif isinstance(term, dict):
-        return [dict(term)]
-    else:
-        hint = _HINTS.get(type(term).__name__, "use the types of erlang_interop.terms, or tuples, lists and dicts")
-        raise EncodeError(f"no Erlang form for {type(term).__module__}.{type(term).__qualname__}: {hint}")
-    return None
-
-
-_HINTS: Final[dict[str, str]] = {
-    "set": "send a list; Erlang's sets are modules, not types",
-    "frozenset": "send a list; Erlang's sets are modules, not types",
-    "deque": "send a list",
-    "generator": "send a list",
-    "range": "send a list",
-    "complex": "send a tuple of two floats",
-    "Decimal": "send a float, or its text",
-    "datetime": "send its timestamp, its text, or a tuple as of calendar:universal_time/0",
-    "mappingproxy": "send a dict",
-}
+class _TheOtherWay(Exception):
+    """Sends the caller of :func:`_put` to :func:`_put_deep`: too deep for a recursion, or a record."""
 
 
 def _children(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> list[Any] | None:
     """Write the head of a compound and return its parts; None for a leaf, which is not written."""
     kind = type(term)
     if kind is tuple:
-        parts = list(cast(tuple[Any, ...], term))
-        if len(parts) < 256:
-            out.write(_SMALL_TUPLES[len(parts)])
-        else:
-            _put_head(out, LARGE_TUPLE_EXT, len(parts))
-        return parts
+        return put_tuple(out, cast(tuple[Any, ...], term))
     if kind is list:
         items = cast(list[Any], term)
         if not items or (type(items[0]) is int and _is_string(items)):
             return None
-        _put_head(out, LIST_EXT, len(items))
+        put_head(out, LIST_EXT, len(items))
         return [*items, []]
     if kind is dict:
         pairs = cast(dict[Any, Any], term)
-        _put_head(out, MAP_EXT, len(pairs))
-        parts = []
+        put_head(out, MAP_EXT, len(pairs))
+        parts: list[Any] = []
         for key, item in pairs.items():
             parts.append(key)
             parts.append(item)
         return parts
     if isinstance(term, (tuple, list, dict, ImproperList, ErlMap, Fun, Record)):
-        return _put_rare(out, term, refs)
+        return put_rare(out, term, refs)
     return None
 
 
-def _put_deep(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, max_depth: i64) -> None:
-    """Do what :func:`_put` does with an explicit stack, to any depth up to ``max_depth``."""
+def _put_deep(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, max_depth: i64, no_records: str) -> None:
+    """Do what :func:`_put` does with an explicit stack, to any depth up to ``max_depth``, and native records as well.
+
+    ``no_records`` is why these cannot be sent; empty where they can.
+    """
     stack: list[Iterator[Any]] = []
     parts: Iterator[Any] = iter([term])
     while True:
         for part in parts:
-            if type(part) is _FunEnd:
-                _patch_size(out, part.start)
+            if type(part) is FunEnd:
+                patch_size(out, part.start)
                 continue
             if len(stack) >= max_depth and isinstance(part, (tuple, list, dict, ImproperList, ErlMap, Fun, Record)):
                 raise EncodeError(f"nested deeper than {max_depth} terms, or a structure that contains itself")
+            if no_records and isinstance(part, Record):
+                raise EncodeError(f"the record #{part.module.name}:{part.name.name} cannot be sent: {no_records}")
             inner = _children(out, part, refs)
             if inner is not None:
                 stack.append(parts)
@@ -524,10 +280,14 @@ class TermWriter:
     """A growing buffer for frames: raw bytes and terms are appended, a size can be filled in afterwards.
 
     Not thread-safe; one for each connection is enough.
+
+    Args:
+        no_records: Why native records cannot be written, for the error that then names the record; empty if they can.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, no_records: str = "") -> None:
         self._out: Final = BytesWriter()
+        self._no_records: Final = no_records
 
     def __len__(self) -> int:
         """Bytes held."""
@@ -569,7 +329,7 @@ class TermWriter:
         known = 0 if refs is None else len(refs)
         try:
             _put(out, term, refs, min(_FAST_DEPTH, max_depth))
-        except (_TooDeep, RecursionError):
+        except (_TheOtherWay, RecursionError):
             self._undo(size, refs, known)
         except BaseException:
             self._undo(size, refs, known)
@@ -577,7 +337,7 @@ class TermWriter:
         else:
             return
         try:
-            _put_deep(out, term, refs, max_depth)
+            _put_deep(out, term, refs, max_depth, self._no_records)
         except BaseException:
             self._undo(size, refs, known)
             raise
