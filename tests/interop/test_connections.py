@@ -148,6 +148,7 @@ async def test_the_beam_notices_that_we_leave(opened: NodeOpener, beam: Beam) ->
             P=pid,
             N=node.name,
         )
+        await until(lambda: node.statistics()["watchers"] == 1)
     messages = await beam.eval("M = collector:take(leaving_watch, 2, 10000), collector:stop(leaving_watch), M.")
     assert [message[0] for message in messages] == [Atom("DOWN"), Atom("nodedown")]
     assert messages[0][4] == Atom("shutdown")

@@ -272,6 +272,7 @@ async def test_a_late_answer_of_ours_does_not_reach_a_beam_s_caller(node: Node, 
         assert await beam.eval(f"collector:run(Name, erlang, apply, [{fun}, []])", Name=caller.name, P=pid) == Atom(
             "timed_out"
         )
+        assert await caller.run("gen_server", "call", pid, (Atom("add"), 1, 1)) == 2  # it comes behind the first
         assert await node.call(pid, (Atom("answer_kept"), Atom("late"))) == 1
         assert await caller.run("gen_server", "call", pid, (Atom("add"), 1, 1)) == 2
         assert await caller.waiting() == 0
