@@ -20,7 +20,7 @@ from erlang_interop import (
     NotAllowed,
 )
 from erlang_interop.runtime import epmd as client
-from tests.interop.collectors import collecting, disconnected_by
+from tests.interop.collectors import collecting, disconnected_by, until
 from tests.support import free_port
 
 if TYPE_CHECKING:
