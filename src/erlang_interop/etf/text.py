@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from erlang_interop.errors import EncodeError, TermSyntaxError
@@ -43,6 +44,8 @@ _UNESCAPES: Final = {
 #: Integers longer than this many bits are written in base 16: Python refuses to print longer ones in base 10.
 _DECIMAL_BITS: Final = 4096
 _MAX_DEPTH: Final = 200
+#: Of characters: more than any text has.
+_NO_LIMIT: Final = 1 << 60
 _NO_CREATIONS: Final[Mapping[str, int]] = {}
 
 
@@ -58,39 +61,48 @@ class _Raw(str):
 _COMMA: Final = _Raw(",")
 
 
-def format_term(term: Term) -> str:
+def format_term(term: Term, limit: int = _NO_LIMIT) -> str:
     """Return ``term`` as Erlang source text, as ``io:format("~tp")`` would on one line, of any depth.
+
+    Args:
+        term: What is to be shown.
+        limit: Characters at most: a longer text ends in ``...``, and the rest of the term is not even looked at. For
+            what a peer sent, which may be of any size.
 
     A list of printable characters is written as a string, a binary of printable UTF-8 as one, as the shell does. What
     has no source form is written as the shell does, but with the node's name: ``<py@host.12.0>``,
     ``#Ref<py@host.1.2.3>``, ``#Fun<module.0>``. A value that is no term is written as its ``repr``.
     """
     done: list[str] = []
+    size = 0
     todo: list[Term] = [term]
-    while todo:
+    while todo and size <= limit:
         item = todo.pop()
-        if isinstance(item, _Raw):
-            done.append(item)
-            continue
-        parts = _parts(item)
+        parts = None if isinstance(item, _Raw) else _parts(item, limit)
         if parts is None:
-            done.append(_leaf(item))
+            done.append(item if isinstance(item, _Raw) else _leaf(item, limit))
+            size += len(done[-1])
         else:
             todo.extend(reversed(parts))
-    return "".join(done)
+    text = "".join(done)
+    return text if len(text) <= limit else f"{text[: max(0, limit - 3)]}..."
 
 
-def _parts(term: Term) -> list[Term] | None:
+# Of each compound and leaf the first ``limit`` parts are written: they alone make more text than is shown.
+
+
+def _parts(term: Term, limit: int) -> list[Term] | None:
     """Return a compound as text and parts in turn, None for a leaf."""
     if isinstance(term, tuple):
-        return _joined("{", list(term), "}")
+        return _joined("{", list(term[: limit + 1]), "}")
     if isinstance(term, list):
-        return None if _is_text(term) else _joined("[", term, "]")
+        items = term[: limit + 1]
+        return None if _is_text(items) else _joined("[", items, "]")
     if isinstance(term, ImproperList):
-        return [*_joined("[", term.elements, "|"), term.tail, _Raw("]")]
+        return [*_joined("[", term.elements[: limit + 1], "|"), term.tail, _Raw("]")]
     if isinstance(term, (dict, ErlMap)):
         parts: list[Term] = [_Raw("#{")]
-        for key, value in term.items():
+        for key, value in islice(term.items(), limit + 1):
             parts += [key, _Raw(" => "), value, _COMMA]
         return _closed(parts, "}")
     if isinstance(term, Record):
@@ -116,26 +128,27 @@ def _closed(parts: list[Term], closing: str) -> list[Term]:
     return parts
 
 
-def _leaf(term: Term) -> str:
+def _leaf(term: Term, limit: int) -> str:
     if term is None or isinstance(term, bool):
         return _SPECIAL[term]
     if isinstance(term, int):
         if term.bit_length() <= _DECIMAL_BITS:
             return int.__repr__(term)
-        return f"{'-' if term < 0 else ''}16#{abs(term):X}"
+        excess = max(0, (term.bit_length() + 3) // 4 - limit) * 4  # bits of digits that are not shown
+        return f"{'-' if term < 0 else ''}16#{abs(term) >> excess:X}"
     if isinstance(term, float):
         return _float(term)
     if isinstance(term, Atom):
         return _atom(term)
     if isinstance(term, str):
-        return _binary(term.encode("utf-8", "surrogatepass"))
+        return _binary(term[: limit + 1].encode("utf-8", "surrogatepass"), limit)
     if isinstance(term, (bytes, bytearray)):
-        return _binary(bytes(term))
+        return _binary(bytes(term[: 4 * limit + 4]), limit)
     if isinstance(term, list):
-        return _quoted("".join(map(chr, term)), '"') if term else "[]"
+        return _quoted("".join(map(chr, term[: limit + 1])), '"') if term else "[]"
     if isinstance(term, BitString):
         last = term.data[-1] >> (8 - term.bits)
-        return f"<<{''.join(f'{byte},' for byte in term.data[:-1])}{last}:{term.bits}>>"
+        return f"<<{''.join(f'{byte},' for byte in term.data[: min(limit, len(term.data) - 1)])}{last}:{term.bits}>>"
     if isinstance(term, (Pid, Port, Reference)):
         return "".join(
             [character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(term)]
@@ -186,11 +199,15 @@ def _is_text(items: list[Term]) -> bool:
     )
 
 
-def _binary(data: bytes) -> str:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = ""
+def _binary(data: bytes, limit: int) -> str:
+    text = ""
+    # A character that the limit cut in two says nothing about what the binary is.
+    for cut in range(len(data), len(data) - (4 if len(data) > 4 * limit else 1), -1):
+        try:
+            text = data[:cut].decode("utf-8")
+            break
+        except UnicodeDecodeError:
+            continue
     if not text or not all(character.isprintable() or character in _ESCAPES for character in text):
         return f"<<{','.join(map(str, data))}>>"
     return f"<<{_quoted(text, chr(34))}{'' if text.isascii() else '/utf8'}>>"

@@ -278,7 +278,7 @@ def _shown(dest: MonitorTarget) -> str:
 def shown_term(term: Term) -> str:
     """A term for a log line or an error message, cut to a readable length."""
     try:
-        text = format_term(term)
+        return format_term(term, limit=SHOWN_REASON)
     except EncodeError:  # between processes of one node any Python value may travel
         text = repr(term)
-    return text if len(text) <= SHOWN_REASON else f"{text[:SHOWN_REASON]}..."
+    return text if len(text) <= SHOWN_REASON else f"{text[: SHOWN_REASON - 3]}..."

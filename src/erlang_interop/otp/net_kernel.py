@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..runtime.inline import InlineServer
 from ..terms import Atom
-from .gen import GEN_CALL, is_from, reply
+from .gen import GEN_CALL, is_from, reply, shown_term
 
 if TYPE_CHECKING:
     from ..terms import Term
@@ -42,7 +42,7 @@ class NetKernel(InlineServer):
                     case (Atom() as what, _) if what == IS_AUTH:
                         reply(self.process, from_, YES)
                     case _:
-                        log.info("%s asks net_kernel for %r, which it does not know", from_[0], request)
+                        log.info("%s asks net_kernel for %s, which it does not know", from_[0], shown_term(request))
                         reply(self.process, from_, _UNSUPPORTED)
             case _:
-                log.debug("net_kernel drops %r", message)
+                log.debug("net_kernel drops %s", shown_term(message))

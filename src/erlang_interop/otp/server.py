@@ -51,7 +51,7 @@ from ..runtime.atoms import EXIT, KILL, NORMAL, SHUTDOWN
 from ..runtime.inline import crash_reason
 from ..terms import Atom
 from . import gen
-from .gen import DEFAULT_TIMEOUT, GEN_CALL, GEN_CAST, From, is_from
+from .gen import DEFAULT_TIMEOUT, GEN_CALL, GEN_CAST, From, is_from, shown_term
 
 if TYPE_CHECKING:
     from ..runtime.node import Node
@@ -155,7 +155,7 @@ class GenServer:
 
     def handle_info(self, message: Term) -> Any:
         """Take any other message, DOWN and trapped EXIT included. This default logs it. Returns None or a Stop."""
-        log.warning("%r has no use for the message %r", self.process, message)
+        log.warning("%r has no use for the message %s", self.process, shown_term(message))
 
     def terminate(self, reason: Term) -> Any:
         """Clean up; the process ends with ``reason`` when it returns.

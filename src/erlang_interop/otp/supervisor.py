@@ -248,7 +248,7 @@ class Supervisor(InlineServer):
             case (Atom() as tag, from_, request) if tag == GEN_CALL and is_from(from_):
                 reply(self.process, from_, self._answer(request))
             case _:
-                log.warning("%r has no use for the message %r", self.process, message)
+                log.warning("%r has no use for the message %s", self.process, shown_term(message))
 
     def terminated(self, reason: Term) -> None:
         """Wake those who wait for it."""

@@ -315,7 +315,7 @@ def _misfit(control: Any, has_payload: bool, peer: Atom | None) -> RemoteProtoco
     layout = BY_OP[op] if 0 <= op < 64 else None
     if layout is None:
         why = ", which OTP 26 removed" if op == 4 else ""
-        return RemoteProtocolError(f"unknown operation {op}{why}: {_short(control)}", name, None, general)
+        return RemoteProtocolError(f"unknown operation {_short(op)}{why}: {_short(control)}", name, None, general)
     rule = f"{layout.name} {{{', '.join([str(op), *layout.slots])}}}"
     if layout.has_payload != has_payload:
         text = f"without its {layout.payload}" if layout.has_payload else "with a payload"
@@ -353,5 +353,4 @@ def describe(control: tuple[Any, ...], payload: Any = NO_PAYLOAD) -> str:
 
 
 def _short(term: Any) -> str:
-    text = format_term(term)
-    return text if len(text) <= 200 else text[:197] + "..."
+    return format_term(term, limit=200)

@@ -127,6 +127,41 @@ def test_read(source: str, term: Any) -> None:
     assert type(again) is type(term)
 
 
+EMOJI = "\N{GRINNING FACE}".encode()
+BIG: list[tuple[Any, str]] = [
+    (bytes(30_000_000), "<<0,0,0,0,"),
+    (b"text " * 6_000_000, '<<"text text'),
+    (EMOJI * 5_000_000, '<<"\N{GRINNING FACE}'),
+    (b"\xff" + b"a" * 1000, "<<255,97"),
+    ("str" * 1_000_000, '<<"strstr'),
+    ([1] * 1_000_000, "[1,1"),
+    ([97] * 1_000_000, '"aaaa'),
+    (tuple(range(1_000_000)), "{0,1,2"),
+    (ImproperList([1] * 1_000_000, 2), "[1,1"),
+    (dict.fromkeys(range(1_000_000), 1), "#{0 => 1,"),
+    (BitString(bytes(1_000_001), 3), "<<0,0"),
+    ((1 << 40_000_000) - 1, "16#FFFF"),
+    (-(1 << 40_000_000) + 1, "-16#FFFF"),
+]
+
+
+@pytest.mark.parametrize(("term", "beginning"), BIG, ids=[beginning for _, beginning in BIG])
+def test_a_text_is_cut_at_its_limit_without_a_look_at_the_rest(term: Any, beginning: str) -> None:
+    text = format_term(term, limit=200)
+    assert (len(text), text[-3:], text[: len(beginning)]) == (200, "...", beginning)
+
+
+def test_a_text_within_its_limit_is_whole() -> None:
+    for term, source in BOTH_WAYS:
+        assert format_term(term, limit=len(source)) == source
+        if len(source) > 3:
+            assert format_term(term, limit=len(source) - 1) == source[:-4] + "..."
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert format_term(deep, limit=10) == "[[[[[[[..."
+
+
 def test_the_creation_is_the_callers_to_know() -> None:
     creations = {"a@b": 7}
     assert parse_term("<a@b.1.2>", creations=creations) == Pid(Atom("a@b"), 1, 2, 7)
