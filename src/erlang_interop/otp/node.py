@@ -11,6 +11,8 @@ from ..errors import BadRpc, CallError, CookieMissing
 from ..runtime.addresses import split_name
 from ..runtime.node import Node as RuntimeNode
 from ..runtime.signals import atom_of
+from ..runtime.tls import TlsTransport
+from ..runtime.tls_options import as_options
 from ..terms import Atom
 from . import gen
 from .gen import DEFAULT_TIMEOUT
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
     from ..runtime.epmd import EpmdAddress
+    from ..runtime.tls_options import FilePath, TlsOptions
     from ..runtime.peer import Sending
     from ..runtime.process import Destination, MonitorTarget
     from ..terms import Term
@@ -118,12 +121,14 @@ async def open_node(
     cookie: str | None = None,
     visible: Literal[False, "passive"] = False,
     net_ticktime: float = 60.0,
+    net_tickintensity: int = 4,
     epmd: EpmdAddress | None = None,
     embedded_epmd: bool = False,
     listen_port: int = 0,
     listen_host: str | None = None,
     allow: Collection[str] | None = None,
     connect_timeout: float = 7.0,
+    tls: TlsOptions | FilePath | None = None,
 ) -> AsyncIterator[Node]:
     """A node that listens, is registered with EPMD and can connect, for as long as the block runs.
 
@@ -134,12 +139,16 @@ async def open_node(
             every BEAM shows under ``nodes()`` and which takes no part in ``global`` (``global:sync/0`` on a BEAM
             waits while it is connected; nothing else does).
         net_ticktime: Seconds of silence after which a connection counts as lost; as set on the BEAMs.
+        net_tickintensity: Ticks within that time, 4 to 1000: the loss is noticed after 1 to 1 + 1/``net_tickintensity``
+            times ``net_ticktime``.
         epmd: Where this machine's EPMD is; None: port 4369 or ``ERL_EPMD_PORT`` of the loopback address.
         embedded_epmd: Where no EPMD answers, serve as one.
         listen_port: The port to listen on; 0 takes a free one.
         listen_host: The address to listen on; None takes the host of ``name``.
         allow: Names of the nodes that may connect to this one; None lets in all that have the cookie.
         connect_timeout: Seconds that connecting may take, the handshake included.
+        tls: Speak TLS (``-proto_dist inet_tls``), and nothing else: options, or the path of a file as
+            ``erl -ssl_dist_optfile`` takes it.
 
     Raises:
         BadName: ``name`` is no node name.
@@ -148,7 +157,8 @@ async def open_node(
         NameTaken: EPMD has a living node of that name.
         HostNotFound: the address to listen on cannot be found.
         AddressInUse: ``listen_port`` is taken.
-        ValueError: ``visible`` is none of these.
+        TlsOptionsError: ``tls`` names an option or a file that cannot be used.
+        ValueError: ``visible`` is none of these, or a number is out of its range.
     """
     if visible not in (False, "passive"):
         raise ValueError(
@@ -160,12 +170,14 @@ async def open_node(
         find_cookie() if cookie is None else cookie,
         visible=visible == "passive",
         net_ticktime=net_ticktime,
+        net_tickintensity=net_tickintensity,
         epmd_address=epmd,
         embedded_epmd=embedded_epmd,
         listen_host=listen_host,
         listen_port=listen_port,
         allow=allow,
         connect_timeout=connect_timeout,
+        transport=None if tls is None else TlsTransport(as_options(tls)),
     )
     async with run_node(node):
         yield node

@@ -19,7 +19,7 @@ from ..errors import BadName, RemoteProtocolError
 from ..flags import OFFERED, DFlag
 from ..terms import Atom
 from ..wire.channel import DistChannel
-from .addresses import split_name
+from .addresses import parse_address, split_name
 from .atoms import NOCONNECTION
 from .connections import ConnectionTable, Row
 from .events import NodeDown, NodeEvents, NodeUp
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..terms import Term
     from ..wire.handshake import Established
-    from .addresses import Addresses
+    from .addresses import Addresses, AddressLike
     from .transport import Stream, Transport
 
 log = logging.getLogger("erlang_interop.node")
@@ -78,6 +78,7 @@ class Distribution:
         cookie: The secret shared with its peers.
         visible: Whether it announces itself as published.
         net_ticktime: Seconds without a sign of life after which a peer is taken for dead.
+        net_tickintensity: Ticks within that time.
         addresses: Where other nodes listen.
         transport: What carries the bytes.
         allow: The only nodes that may connect to it; None lets everybody with the cookie in.
@@ -92,6 +93,7 @@ class Distribution:
         *,
         visible: bool,
         net_ticktime: float,
+        net_tickintensity: int,
         addresses: Addresses,
         transport: Transport,
         allow: Collection[str] | None,
@@ -103,9 +105,10 @@ class Distribution:
         self.router = Router(self.name, self.peer_for)
         self.events = NodeEvents()
         self.table: ConnectionTable[Peer] = ConnectionTable(name)
-        self.ticking = NetTicker(net_ticktime, self.router.peers.values)
+        self.ticking = NetTicker(net_ticktime, self.router.peers.values, net_tickintensity)
         self.stopping = False
         self.dirty = dirty
+        self._addresses = addresses
         self._handshakes = Handshakes(
             self,
             cookie,
@@ -142,14 +145,20 @@ class Distribution:
             peer.down()
             peer.settled.set()
 
-    async def connect(self, peer: Atom | str) -> None:
+    async def connect(self, peer: Atom | str, address: AddressLike | None = None) -> None:
         """See ``Node.connect``."""
         name = atom_of(peer)
         if name == self.name:
             raise BadName(f"{name.name} is this node itself")
         split_name(name.name)
+        given = None if address is None else parse_address(address)
+        before = None if given is None else self._addresses.fix(name.name, given)
         link = self.router.peers.get(name) or self.peer_for(name)
-        await link.settled.wait()
+        try:
+            await link.settled.wait()
+        finally:
+            if given not in (None, before) and link.state is not PeerState.UP:
+                self._addresses.fix(name.name, before)  # nobody was there: what was known before holds again
         if link.state is not PeerState.UP and link.failure is not None:
             # One error object may be raised to many callers: each gets its own copy, with its own traceback.
             raise _copy(link.failure)
@@ -193,7 +202,7 @@ class Distribution:
         peer.address = stream.address
         peer.since = trio.current_time()
         wire = DistChannel(event.agreed, peer=peer.name.name)
-        peer.up(stream, wire, self.ticking.new_ticker(peer.since))
+        peer.up(stream, wire, self.ticking.new_ticker(hidden=peer.hidden))
         log.info("%s is connected (%s, %s)", peer.name.name, peer.type, peer.address)
         self.events.fire(NodeUp(peer.name, peer.type))
         peer.release_queue()

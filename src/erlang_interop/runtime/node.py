@@ -15,7 +15,7 @@ import trio
 from ..errors import BadName, EpmdUnavailable, Exit, LocalProtocolError
 from ..terms import Atom
 from . import epmd
-from .addresses import Addresses, split_name
+from .addresses import Addresses, dist_port_of, split_name
 from .atoms import NORMAL, SHUTDOWN
 from .distribution import ConnectionInfo, Distribution
 from .epmd import EpmdAddress, Registration
@@ -23,6 +23,7 @@ from .epmd_server import EpmdServer
 from .inline import InlineProcess, InlineServer, crash_reason
 from .process import Destination, LocalProcess, Process
 from .signals import atom_of
+from .ticking import DEFAULT_TRANSITION
 from .timers import Timer, Timers
 from .transport import Listener, Transport
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ..terms import Pid, Reference, Term
     from .events import NodeEvent
     from .peer import Peer, Sending
+    from .ticking import OngoingChange, SetNetTicktime
 
 log = logging.getLogger("erlang_interop.node")
 
@@ -69,6 +71,7 @@ class Node:
         *,
         visible: bool = False,
         net_ticktime: float = 60.0,
+        net_tickintensity: int = 4,
         epmd_address: EpmdAddress | None = None,
         embedded_epmd: bool = False,
         listen_host: str | None = None,
@@ -95,6 +98,7 @@ class Node:
             cookie,
             visible=visible,
             net_ticktime=net_ticktime,
+            net_tickintensity=net_tickintensity,
             addresses=addresses or Addresses(self._epmd.port),
             transport=self._transport,
             allow=allow,
@@ -179,15 +183,22 @@ class Node:
 
     # -- connections
 
-    async def connect(self, peer: Atom | str) -> None:
+    async def connect(self, peer: Atom | str, *, address: AddressLike | None = None) -> None:
         """Return when ``peer`` is connected; at once if it is. Many callers share one attempt.
+
+        Args:
+            peer: Its name.
+            address: Where it listens: ``"host:port"``, ``"[::1]:port"`` or ``("host", port)``; no EPMD is asked. Once
+                it has led to a connection, it holds for later ones as well. None: what is known of the node
+                (``addresses=`` and ``dist_port=`` of ``open_node``), else what EPMD on its host says.
 
         Raises:
             BadName: it is no node name, or this node's own.
+            BadAddress: ``address`` is none.
             ConnectError: why not: NoSuchNode, HostNotFound, NodeUnreachable, ConnectTimeout, or ConnectRefused, whose
                 ``__cause__`` is the handshake's error.
         """
-        await self._distribution.connect(peer)
+        await self._distribution.connect(peer, address)
 
     async def disconnect(self, peer: Atom | str) -> bool:
         """Close the connection to ``peer`` (``erlang:disconnect_node/1``); nodedown has fired when this returns.
@@ -208,8 +219,31 @@ class Node:
 
     @property
     def net_ticktime(self) -> float:
-        """Seconds without a sign of life after which a peer is taken for dead."""
+        """Seconds without a sign of life after which a peer is taken for dead; in a transition, those it leads to."""
         return self._distribution.ticking.net_ticktime
+
+    def get_net_ticktime(self) -> float | OngoingChange:
+        """``net_kernel:get_net_ticktime/0``: the seconds, or ``("ongoing_change_to", seconds)`` in a transition."""
+        return self._distribution.ticking.get_net_ticktime()
+
+    def set_net_ticktime(self, net_ticktime: float, transition: float = DEFAULT_TRANSITION) -> SetNetTicktime:
+        """``net_kernel:set_net_ticktime/2``: change the time of all connections, those to come included.
+
+        No connection is lost by it if every node of the cluster begins the same change within one ``transition``: so
+        long this node ticks as often as the shorter of the two times asks for, and gives nobody up before the longer.
+
+        Args:
+            net_ticktime: Seconds; more than 0. Rounded up to whole milliseconds between two ticks.
+            transition: Seconds; 0 or more.
+
+        Returns:
+            ``"change_initiated"``; ``"unchanged"`` if that is the time already; ``("ongoing_change_to", seconds)`` if
+            an earlier change still goes on, and then nothing was done.
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        return self._distribution.ticking.set_net_ticktime(net_ticktime, transition)
 
     def is_connected(self, peer: Atom | str) -> bool:
         """Whether ``peer`` is connected now."""

@@ -29,7 +29,7 @@ def connect(peer: Peer, agreed: DFlag = OFFERED) -> socket.socket:
         near = socket.create_connection(server.getsockname())
         far, _ = server.accept()
     peer.agreed = agreed
-    peer.up(Stream(near), DistChannel(agreed, peer=THERE.name), Ticker(60))
+    peer.up(Stream(near), DistChannel(agreed, peer=THERE.name), Ticker(hidden=True))
     peer.release_queue()
     return far
 
