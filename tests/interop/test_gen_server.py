@@ -276,7 +276,7 @@ async def test_a_late_answer_of_ours_does_not_reach_a_beam_s_caller(node: Node, 
         assert await node.call(pid, (Atom("answer_kept"), Atom("late"))) == 1
         assert await caller.run("gen_server", "call", pid, (Atom("add"), 1, 1)) == 2
         assert await caller.waiting() == 0
-    assert leftovers(node) == {}
+    await until(lambda: leftovers(node) == {})
 
 
 async def test_nodedown_during_a_beam_s_call(node: Node, beam: Beam) -> None:
