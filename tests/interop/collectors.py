@@ -120,4 +120,5 @@ async def end_when_told(process: Process) -> None:
 def leftovers(node: Node) -> dict[str, int]:
     """What processes left behind in the node's tables: empty when all is cleared up."""
     tables = node.statistics()
-    return {name: tables[name] for name in ("links", "monitors", "watchers", "aliases", "peer_entries") if tables[name]}
+    names = ("links", "monitors", "watchers", "aliases", "peer_entries", "node_subscriptions")
+    return {name: tables[name] for name in names if tables[name]}

@@ -22,7 +22,7 @@ from ..wire.channel import DistChannel
 from .addresses import parse_address, split_name
 from .atoms import NOCONNECTION
 from .connections import ConnectionTable, Row
-from .events import NodeDown, NodeEvents, NodeUp
+from .events import NodeDown, NodeUp
 from .handshakes import Handshakes
 from .peer import Peer, PeerState
 from .signals import Router, atom_of
@@ -44,6 +44,7 @@ READ_SIZE: Final = 64 * 1024
 SLICE: Final = 10_000
 _CONNECTION_CLOSED: Final = Atom("connection_closed")
 _DISCONNECT: Final = Atom("disconnect")
+_NET_KERNEL_TERMINATED: Final = Atom("net_kernel_terminated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class ConnectionInfo:
     messages_out: int
     unsent: int
     """Bytes that the socket has not taken yet."""
+    connection_id: int
+    """What nodeup and nodedown call this connection; another one to the same node has another."""
 
 
 class Distribution:
@@ -103,7 +106,7 @@ class Distribution:
         self.name = Atom(name)
         self.creation = 0
         self.router = Router(self.name, self.peer_for)
-        self.events = NodeEvents()
+        self.events = self.router.events
         self.table: ConnectionTable[Peer] = ConnectionTable(name)
         self.ticking = NetTicker(net_ticktime, self.router.peers.values, net_tickintensity)
         self.stopping = False
@@ -134,7 +137,7 @@ class Distribution:
             for peer in peers:
                 await peer.drained()
         for peer in peers:
-            peer.closing = _DISCONNECT
+            peer.closing = _NET_KERNEL_TERMINATED
             if peer.stream is not None:
                 peer.stream.abort()
         with trio.move_on_after(patience):
@@ -204,8 +207,9 @@ class Distribution:
         wire = DistChannel(event.agreed, peer=peer.name.name)
         peer.up(stream, wire, self.ticking.new_ticker(hidden=peer.hidden))
         log.info("%s is connected (%s, %s)", peer.name.name, peer.type, peer.address)
-        self.events.fire(NodeUp(peer.name, peer.type))
+        # What waited goes first: who sends at once on the nodeup may not overtake what it sent before.
         peer.release_queue()
+        self.events.fire(NodeUp(peer.name, peer.type, conn_id))
         peer.settled.set()
         self._tasks.start_soon(self._serve, peer, event.trailing_data)
         return True
@@ -254,7 +258,7 @@ class Distribution:
             return
         log.info("%s is disconnected: %s", peer.name.name, reason)
         await self.hand_out_losses(row, peer)
-        self.events.fire(NodeDown(peer.name, peer.type, reason))
+        self.events.fire(NodeDown(peer.name, peer.type, reason, peer.conn_id))
 
     async def hand_out_losses(self, row: Row[Peer], peer: Peer) -> None:
         """What the end of a connection, or of an attempt, owes: exits, DOWNs; then its row goes."""
@@ -304,6 +308,7 @@ def _connection_info(row: Row[Peer]) -> ConnectionInfo:
         messages_in=wire.frames_received if wire is not None else 0,
         messages_out=wire.frames_sent if wire is not None else 0,
         unsent=peer.unsent,
+        connection_id=row.conn_id,
     )
 
 

@@ -15,8 +15,8 @@ import trio
 from ..etf import encode
 from ..flags import DFlag
 from ..wire.channel import NO_PAYLOAD, DistChannel
-from ..wire.control import Op
-from .atoms import EMPTY
+from ..wire.control import Op, without_altact
+from .atoms import EMPTY, NOTSUP
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..terms import Atom, Pid, Reference, Term
     from ..wire.ticks import Ticker
     from .events import NodeKind
+    from .spawning import SpawnRequest
     from .transport import Stream
 
 #: Bytes waiting for a peer above which its senders are parked: ERTS' default ``+zdbbl``.
@@ -38,8 +39,18 @@ _DONE: Final = cast("Generator[Any, Any, None]", iter(()))
 
 _DOWNGRADED: Final = {
     Op.PAYLOAD_EXIT: Op.EXIT,
+    Op.PAYLOAD_EXIT_TT: Op.EXIT_TT,
     Op.PAYLOAD_EXIT2: Op.EXIT2,
     Op.PAYLOAD_MONITOR_P_EXIT: Op.MONITOR_P_EXIT,
+}
+#: Where the trace token stands, and what is sent without one.
+_UNTRACED: Final = {
+    Op.SEND_SENDER_TT: (3, Op.SEND_SENDER),
+    Op.REG_SEND_TT: (4, Op.REG_SEND),
+    Op.ALIAS_SEND_TT: (3, Op.ALIAS_SEND),
+    Op.PAYLOAD_EXIT_TT: (3, Op.PAYLOAD_EXIT),
+    Op.SPAWN_REQUEST_TT: (6, Op.SPAWN_REQUEST),
+    Op.SPAWN_REPLY_TT: (5, Op.SPAWN_REPLY),
 }
 
 
@@ -107,6 +118,12 @@ class Peer:
         self.watched: dict[Reference, Pid] = {}
         #: Links: process here -> processes there.
         self.links: dict[Pid, set[Pid]] = {}
+        #: Spawn requests that it has not answered yet.
+        self.spawns: dict[Reference, SpawnRequest] = {}
+        #: Whether it understands ALTACT_SIG_SEND. Taken for granted until it is known: see release_queue.
+        self.altact = True
+        #: Processes here that monitor the node (``monitor_node/2``), and how often.
+        self.node_monitors: dict[Pid, int] = {}
         self._queue: list[tuple[tuple[Any, ...], Any]] = []
         self._queued_bytes = 0
         self._tail = memoryview(b"")
@@ -128,8 +145,9 @@ class Peer:
 
     @property
     def entries(self) -> int:
-        """How many links and monitors the tables above hold."""
-        return len(self.monitors) + len(self.watched) + sum(len(remotes) for remotes in self.links.values())
+        """How many links, monitors and spawn requests the tables above hold."""
+        links = sum(len(remotes) for remotes in self.links.values())
+        return links + len(self.monitors) + len(self.watched) + len(self.node_monitors)
 
     # -- sending
 
@@ -154,10 +172,17 @@ class Peer:
 
     def _in_old_form(self, control: tuple[Any, ...], payload: Any) -> tuple[tuple[Any, ...], Any]:
         """The same signal for a peer from before OTP 21 or 22, such as a C node."""
+        if control[0] in _UNTRACED and not self.agreed & DFlag.BIG_SEQTRACE_LABELS:
+            at, untraced = _UNTRACED[control[0]]
+            label = control[at][1]
+            if type(label) is not int or not -(1 << 27) <= label < 1 << 27:  # can_send_seqtrace_token() of dist.c
+                control = (int(untraced), *control[1:at])
         if control[0] in _DOWNGRADED and not self.agreed & DFlag.EXIT_PAYLOAD:
             return (int(_DOWNGRADED[control[0]]), *control[1:], payload), NO_PAYLOAD
         if control[0] == Op.SEND_SENDER and not self.agreed & DFlag.SEND_SENDER:
             return (int(Op.SEND), EMPTY, control[2]), payload
+        if control[0] == Op.SEND_SENDER_TT and not self.agreed & DFlag.SEND_SENDER:
+            return (int(Op.SEND_TT), EMPTY, *control[2:]), payload
         return control, payload
 
     def emit_tick(self) -> None:
@@ -238,14 +263,24 @@ class Peer:
         """The handshake is through: what waited becomes frames, in order."""
         self.stream, self.wire, self.ticker = stream, wire, ticker
         self.state = PeerState.UP
-        self._old_forms = not (self.agreed & DFlag.EXIT_PAYLOAD and self.agreed & DFlag.SEND_SENDER)
+        newer = DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER | DFlag.BIG_SEQTRACE_LABELS
+        self._old_forms = self.agreed & newer != newer
+        self.altact = bool(self.agreed & DFlag.ALTACT_SIG)
         self._token = trio.lowlevel.current_trio_token()
 
     def release_queue(self) -> None:
         """Send what was put here while the connection was being made."""
         queue, self._queue, self._queued_bytes = self._queue, [], 0
         for control, payload in queue:
-            self.emit(control, payload)
+            op = control[0]
+            if op == Op.ALTACT_SIG_SEND and not self.altact:
+                older = without_altact(control)
+                if older is not None:
+                    self.emit(older, payload)
+            elif op in (Op.SPAWN_REQUEST, Op.SPAWN_REQUEST_TT) and not self.agreed & DFlag.SPAWN:
+                self.spawns.pop(control[1]).failed(NOTSUP)
+            else:
+                self.emit(control, payload)
         self._waiting.unpark_all()
 
     def down(self) -> None:

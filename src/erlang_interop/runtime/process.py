@@ -8,12 +8,14 @@ peer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 
 from .atoms import DOWN
+from .events import NodeWatch, Subscription, check_node_type
 from .mailbox import Mailbox
+from .signals import atom_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..terms import Atom, Pid, Reference, Term
     from ..wire.unlink import Link
+    from .events import NodeType
     from .node import Node
     from .peer import Sending
     from .signals import Router
@@ -51,6 +54,7 @@ class LocalProcess:
         "monitors",
         "names",
         "node",
+        "node_watch",
         "pid",
         "trap_exit",
         "watchers",
@@ -71,6 +75,8 @@ class LocalProcess:
         #: Monitors on this process: reference -> (the watcher, what its DOWN names).
         self.watchers: dict[Reference, tuple[Pid, Term]] = {}
         self.aliases: list[Reference] = []
+        #: What it wants to be told of nodes, if it ever asked.
+        self.node_watch: NodeWatch | None = None
 
     def __repr__(self) -> str:
         names = "".join(f" {name.name}" for name in self.names)
@@ -142,6 +148,61 @@ class LocalProcess:
     def exit(self, pid: Pid, reason: Term) -> None:
         """``exit/2``: send the exit signal ``reason`` to ``pid`` (``Atom("kill")`` cannot be trapped)."""
         self._router.exit(self.pid, pid, reason)
+
+    def monitor_nodes(
+        self,
+        on: bool = True,
+        *,
+        node_type: NodeType | None = None,
+        nodedown_reason: bool = False,
+        connection_id: bool = False,
+        info: Literal["list", "map"] = "list",
+    ) -> None:
+        """``net_kernel:monitor_nodes/2``: be told of each node that connects, and of each that is lost.
+
+        Without options the messages are ``('nodeup', node)`` and ``('nodedown', node)``, with any of them
+        ``('nodeup', node, info)`` and ``('nodedown', node, info)``. A nodeup comes before the first signal from its
+        node, a nodedown after the last.
+
+        Args:
+            on: True adds a subscription: who subscribes twice is told twice. False ends all with the same options.
+            node_type: ``"visible"``, ``"hidden"`` or ``"all"`` nodes; the info has ``node_type``. None: visible ones.
+            nodedown_reason: The info of a nodedown has the reason, as in :class:`NodeDown`.
+            connection_id: The info has ``connection_id``, the same number in nodeup and nodedown, and in
+                ``node.connections``.
+            info: ``"list"``: the info is a list of pairs, as for options given as a list; ``"map"``: a dict, as for
+                options given as a map, and without any options an empty one.
+
+        Raises:
+            ValueError: an option is none of these.
+        """
+        if node_type is not None:
+            check_node_type(node_type)
+        if info not in ("list", "map"):
+            raise ValueError(f"info is 'list' or 'map', not {info!r}")
+        subscription = Subscription(node_type, nodedown_reason, connection_id, info)
+        self._watch().monitor_nodes(on, subscription)
+
+    def monitor_node(self, name: Atom | str, on: bool = True) -> None:
+        """``erlang:monitor_node/2``: ``('nodedown', node)`` when ``name`` is lost, once for each call.
+
+        A node that is not connected is dialled; if that fails, the nodedown comes then. For this node itself nothing
+        happens. There is no order between this message and the DOWNs and exits from the node: where that matters, take
+        ``monitor_nodes``.
+
+        Args:
+            name: A node.
+            on: False takes back one earlier call, if its message has not come yet.
+
+        Raises:
+            BadName: ``name`` is neither str nor Atom.
+        """
+        self._watch().monitor_node(atom_of(name), on)
+
+    def _watch(self) -> NodeWatch:
+        if self.node_watch is None:
+            self.node_watch = NodeWatch(self, self._router)
+        return self.node_watch
 
     def send_after(self, delay: float, dest: Destination, message: Term) -> Timer:
         """``erlang:send_after/3`` with ``delay`` in seconds. ``.cancel()`` on the result takes it back."""

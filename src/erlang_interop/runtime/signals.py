@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..errors import BadName, EncodeError, NameAlreadyRegistered
 from ..terms import Atom, Pid, Reference
 from ..wire.control import Op, packer
 from ..wire.unlink import Link, UnlinkIds
 from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, PROCESS, UNDEFINED
+from .events import NodeEvents
 from .incoming import Incoming
 from .peer import SENT, Peer, PeerState, Sending
 
@@ -41,6 +42,8 @@ _payload_monitor_p_exit: Final = packer(Op.PAYLOAD_MONITOR_P_EXIT)
 _reg_send: Final = packer(Op.REG_SEND)
 _send_sender: Final = packer(Op.SEND_SENDER)
 _unlink_id: Final = packer(Op.UNLINK_ID)
+
+Key = TypeVar("Key")
 
 _MISSING: Final = object()
 _WORDS: Final = struct.Struct(">III")
@@ -77,6 +80,8 @@ class Router:
         self.names: dict[Atom, LocalProcess] = {}
         self.aliases: dict[Reference, tuple[LocalProcess, str]] = {}
         self.peers: dict[Atom, Peer] = {}
+        #: Who is told of nodeups and nodedowns.
+        self.events = NodeEvents()
         self._next_id = 1
         self._next_serial = 0
         self._next_ref = 0
@@ -87,6 +92,10 @@ class Router:
         self._dying: deque[tuple[LocalProcess, Term]] = deque()
         #: Carries out what a peer sent, in order: ``dispatch(peer, signals)``.
         self.dispatch = Incoming(self).dispatch
+
+    def peer(self, name: Atom) -> Peer:
+        """The peer of a node name, never this node's own; dialled if it is not there."""
+        return self.peers.get(name) or self._peer_for(name)
 
     # -- identifiers
 
@@ -428,6 +437,8 @@ class Router:
             if peer is not None and peer.watched.pop(ref, None) is not None:
                 named = shown if type(shown) is Pid else shown[0]
                 self._emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
+        if process.node_watch is not None:
+            process.node_watch.ended()
         process.ended(reason)
 
     def _emit_reason(self, peer: Peer, control: tuple[Any, ...], reason: Term) -> None:
@@ -472,7 +483,14 @@ class Router:
             process = None if watched is None else self.processes.get(watched)
             if process is not None:
                 process.watchers.pop(ref, None)
-        return not (peer.links or peer.monitors or peer.watched)
+        # Last, so that who monitors a node and its processes hears of the processes first.
+        for pid in _first(peer.node_monitors, limit - done):
+            done += 1
+            count = peer.node_monitors.pop(pid, 0)
+            watch = self.processes[pid].node_watch if pid in self.processes else None
+            if watch is not None:
+                watch.lost(peer, count)
+        return not (peer.links or peer.monitors or peer.watched or peer.node_monitors)
 
     def statistics(self) -> dict[str, int]:
         """Sizes of the tables, by name."""
@@ -485,6 +503,7 @@ class Router:
             "monitors": sum(len(process.monitors) for process in self.processes.values()),
             "watchers": sum(len(process.watchers) for process in self.processes.values()),
             "peer_entries": sum(peer.entries for peer in self.peers.values()),
+            "node_subscriptions": self.events.subscriptions,
         }
 
     def is_up(self, name: Atom) -> bool:
@@ -493,7 +512,7 @@ class Router:
         return peer is not None and peer.state is PeerState.UP
 
 
-def _first(table: dict[Reference, Any], limit: int) -> list[Reference]:
+def _first(table: dict[Key, Any], limit: int) -> list[Key]:
     """At most ``limit`` keys of ``table``, oldest first."""
     if limit <= 0:
         return []

@@ -65,7 +65,7 @@ class Ticker:
 
         Args:
             intensity: Silent looks in a row after which the peer is given up.
-            received: Bytes received so far; ticks count. OTP counts whole packets: here half a packet is a sign of life.
+            received: Bytes received so far; ticks count. OTP counts whole packets; here half of one is a sign of life.
             sent: Frames put under way so far, whether the socket took them or not; our own ticks count.
             pending: Bytes that the socket has not taken yet. While some wait, a tick behind them would say nothing.
         """

@@ -217,6 +217,7 @@ async def test_a_chain_of_links_of_any_length_ends_as_one(node: Node) -> None:
         "monitors": 0,
         "watchers": 0,
         "peer_entries": 0,
+        "node_subscriptions": 0,
     }
 
 
