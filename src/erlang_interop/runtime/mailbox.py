@@ -2,12 +2,18 @@
 
 A deque and one parked task. A trio memory channel in this place costs a scheduler pass for every message; here
 the owner is woken once, however many messages one read from a socket brings.
+
+Most messages lie in the deque as they are. One that came as a priority message, or with a trace token, lies there in a
+:class:`Marked`; as long as there is one, ``marked`` is true, and only then anything is done about it. Priority messages
+are a queue of their own, before the others.
+
+Source: ERTS manual, "Processes", "Adding Messages to the Message Queue"; EEP 76.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -21,22 +27,82 @@ if TYPE_CHECKING:
 CHECKPOINT_EVERY: Final = 64
 
 
+@final
+class _Unchanged:
+    """The type of :data:`UNCHANGED`."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+#: In place of a token: to receive this message leaves the receiver's trace token as it is. That is so with the messages
+#: that the system makes, DOWN among them, while one that was sent without a token takes the receiver's away.
+UNCHANGED: Final[Any] = _Unchanged()
+
+
+@final
+class Marked:
+    """A message and what came with it.
+
+    Attributes:
+        message: The message.
+        token: The trace token it was sent with, None, or :data:`UNCHANGED`.
+        priority: Whether it goes before all ordinary messages.
+    """
+
+    __slots__ = ("message", "priority", "token")
+
+    def __init__(self, message: Term, token: Any, priority: bool) -> None:
+        self.message = message
+        self.token = token
+        self.priority = priority
+
+
 class Mailbox:
-    """Messages waiting for one process. Only the process's own task receives; anyone on the loop may put."""
+    """Messages waiting for one process. Only the process's own task receives; anyone on the loop may put.
 
-    __slots__ = ("_messages", "_served", "_waiter")
+    Args:
+        received: Called with the token of each message that is taken while ``marked`` is true (None for one without);
+            returns whether the owner has a trace token now.
 
-    def __init__(self) -> None:
-        self._messages: deque[Term] = deque()
+    Attributes:
+        marked: Whether a message in here has something beside it, or the owner has a trace token, which the next
+            message may take away.
+    """
+
+    __slots__ = ("_first", "_marks", "_messages", "_received", "_served", "_waiter", "marked")
+
+    def __init__(self, received: Callable[[Any], bool] | None = None) -> None:
+        self._messages: deque[Any] = deque()
         self._waiter: trio.lowlevel.Task | None = None
         self._served = 0
+        self._received = received
+        self.marked = False
+        #: Priority messages, once one has come, and how many of the others are a Marked.
+        self._first: deque[Marked] | None = None
+        self._marks = 0
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._messages) + (len(self._first) if self._first else 0)
 
     def put(self, message: Term) -> None:
         """Append ``message`` and wake the owner if it waits. Never blocks."""
         self._messages.append(message)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            trio.lowlevel.reschedule(waiter)
+
+    def put_marked(self, message: Marked) -> None:
+        """As ``put``. A priority message goes behind the priority messages that wait, before all others."""
+        self.marked = True
+        if message.priority:
+            if self._first is None:
+                self._first = deque()
+            self._first.append(message)
+        else:
+            self._marks += 1
+            self._messages.append(message)
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -48,6 +114,8 @@ class Mailbox:
         Raises:
             trio.WouldBlock: the mailbox is empty.
         """
+        if self.marked:
+            return self._get_marked_nowait()
         if not self._messages:
             raise trio.WouldBlock
         return self._messages.popleft()
@@ -67,30 +135,60 @@ class Mailbox:
             await trio.lowlevel.checkpoint()  # before a message is taken: a cancelled receive loses none
         messages = self._messages
         if match is None:
-            while not messages:
+            while not messages and not self._first:
                 await self._park()
-            return messages.popleft()
-        passed_over: deque[Term] = deque()
+            return self.get_nowait()
+        passed_over: deque[Any] = deque()
         try:
             while True:
+                if self.marked and self._first:
+                    for index, first in enumerate(self._first):
+                        if match(first.message):
+                            del self._first[index]
+                            return self._taken(first)
                 while messages:
                     message = messages.popleft()
                     passed_over.append(message)  # so that it stays if ``match`` raises
-                    if match(message):
+                    if not self.marked:
+                        if match(message):
+                            passed_over.pop()
+                            return message
+                    elif match(message.message if type(message) is Marked else message):
                         passed_over.pop()
-                        return message
+                        return self._taken(message)
                 await self._park()
         finally:
             messages.extendleft(reversed(passed_over))
 
+    def _get_marked_nowait(self) -> Term:
+        if self._first:
+            return self._taken(self._first.popleft())
+        if not self._messages:
+            raise trio.WouldBlock
+        return self._taken(self._messages.popleft())
+
+    def _taken(self, message: Any) -> Term:
+        """What there is to do for a message that was taken out while ``marked`` is true. Returns the bare message."""
+        token = None
+        if type(message) is Marked:
+            if not message.priority:
+                self._marks -= 1
+            token, message = message.token, message.message
+        traced = self._received is not None and self._received(token)
+        self.marked = traced or self._marks > 0 or bool(self._first)
+        return message
+
     def discard(self, match: Callable[[Term], bool]) -> int:
         """Remove the messages for which ``match`` is true; how many there were."""
-        kept = [message for message in self._messages if not match(message)]
-        removed = len(self._messages) - len(kept)
-        if removed:
+        before = len(self)
+        kept = [message for message in self._messages if not match(_bare(message))]
+        if len(kept) < len(self._messages):
             self._messages.clear()
             self._messages.extend(kept)
-        return removed
+            self._marks = sum(type(message) is Marked for message in kept)
+        if self._first:
+            self._first = deque(message for message in self._first if not match(message.message))
+        return before - len(self)
 
     async def _park(self) -> None:
         if self._waiter is not None:
@@ -102,3 +200,9 @@ class Mailbox:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+def _bare(message: Any) -> Term:
+    """The message itself, whatever lies beside it."""
+    bare: Term = message.message if type(message) is Marked else message
+    return bare

@@ -26,7 +26,25 @@ if TYPE_CHECKING:
 
     from .._native import i64
 
-__all__ = ["BY_OP", "LAYOUTS", "NO_PAYLOAD", "Layout", "Op", "check", "describe", "fits", "packer"]
+__all__ = [
+    "ALTACT_ALIAS",
+    "ALTACT_EXIT",
+    "ALTACT_NAME",
+    "ALTACT_PRIO",
+    "ALTACT_TOKEN",
+    "BY_OP",
+    "LAYOUTS",
+    "NO_PAYLOAD",
+    "SPAWN_LINK",
+    "SPAWN_MONITOR",
+    "Layout",
+    "Op",
+    "check",
+    "describe",
+    "fits",
+    "packer",
+    "without_altact",
+]
 
 
 @final
@@ -74,6 +92,18 @@ class Op(enum.IntEnum):
     UNLINK_ID_ACK = 36
     ALTACT_SIG_SEND = 37
 
+
+#: What the flags of ``ALTACT_SIG_SEND`` say: a priority signal; a trace token stands behind the other elements; ``to`` is
+#: an alias; it is a name; the signal is an exit and not a message. Bits beyond these are to be ignored (``dist.c``).
+ALTACT_PRIO: Final = 1
+ALTACT_TOKEN: Final = 2
+ALTACT_ALIAS: Final = 4
+ALTACT_NAME: Final = 8
+ALTACT_EXIT: Final = 16
+
+#: What the flags of ``SPAWN_REPLY`` say: a link, a monitor was set up.
+SPAWN_LINK: Final = 1
+SPAWN_MONITOR: Final = 2
 
 #: Each kind of slot: its words for people, and its test of the slot ``{x}`` as source text, ``p`` being the peer's
 #: name.
@@ -239,6 +269,22 @@ def packer(op: Op) -> Callable[..., tuple[Any, ...]]:
     assert row is not None
     pack: Callable[..., tuple[Any, ...]] = row.pack
     return pack
+
+
+def without_altact(control: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return what an ``ALTACT_SIG_SEND`` is for a node that does not know it: without its priority.
+
+    None for an exit signal to an alias, which has no other form.
+    """
+    flags, sender, to = control[1], control[2], control[3]
+    token = control[4:5] if flags & ALTACT_TOKEN else ()
+    if flags & ALTACT_EXIT:
+        return None if flags & ALTACT_ALIAS else (int(Op.PAYLOAD_EXIT2), sender, to)
+    if flags & ALTACT_ALIAS:
+        return (int(Op.ALIAS_SEND_TT if token else Op.ALIAS_SEND), sender, to, *token)
+    if flags & ALTACT_NAME:
+        return (int(Op.REG_SEND_TT if token else Op.REG_SEND), sender, _EMPTY, to, *token)
+    return (int(Op.SEND_SENDER_TT if token else Op.SEND_SENDER), sender, to, *token)
 
 
 def fits(layout: Layout, control: tuple[Any, ...], peer: Atom | None) -> bool:

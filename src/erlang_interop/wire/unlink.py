@@ -46,10 +46,12 @@ class UnlinkIds:
 class Link:
     """One link as its process here knows it. Made when ``LINK`` is sent or received: it starts ACTIVE."""
 
-    __slots__ = ("state", "unlink_id")
+    __slots__ = ("priority", "state", "unlink_id")
 
-    def __init__(self) -> None:
+    def __init__(self, priority: bool = False) -> None:
         self.state = LinkState.ACTIVE
+        #: Whether an exit through this link is received as a priority message (``erlang:link/2``).
+        self.priority = priority
         #: The id we wait for while UNLINKING; 0 otherwise.
         self.unlink_id = 0
 
