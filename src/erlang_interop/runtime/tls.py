@@ -300,8 +300,8 @@ def _is_for(certificate: Any, host: str) -> bool:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    if pattern.startswith("*."):
-        return bool(host.partition(".")[1]) and host.partition(".")[2] == pattern[2:]
+    if pattern.startswith("*.") and "." in pattern[2:]:  # not a whole top-level domain, as OpenSSL has it
+        return host.partition(".")[2] == pattern[2:]
     return pattern == host
 
 

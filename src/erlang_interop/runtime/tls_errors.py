@@ -121,7 +121,7 @@ def explained(error: ssl.SSLError, side: HandshakeSide) -> TlsError:
         return side.certificate_error(what.format(**words))
     if isinstance(error, ssl.SSLEOFError):
         return TlsError(f"{side.other} hung up in the TLS handshake: does it speak TLS (-proto_dist inet_tls)?")
-    reason = error.reason or str(error)
+    reason = error.reason or "no reason was given"
     if reason in _LOCAL:
         kind = CertificateError if "CERTIFICATE" in reason else TlsError
         return kind(_LOCAL[reason].format(**words))

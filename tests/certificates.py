@@ -1,0 +1,60 @@
+"""Certificates for tests, by trustme, as PEM files."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+import trustme
+
+from erlang_interop import TlsClient, TlsOptions, TlsServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOST: Final = "127.0.0.1"
+#: 127.0.0.1 as a DNS name: what OTP 25 looks for, whatever the host is. Written so (the last digit is a full-width one,
+#: which names are free to use for 1) trustme does not take it for an address.
+HOST_AS_NAME: Final = "127.0.0.\uff11"
+
+_numbers = itertools.count(1)
+
+
+class Authority:
+    """A CA that keeps its files in ``folder``."""
+
+    def __init__(self, folder: Path, ca: trustme.CA | None = None) -> None:
+        self.folder = folder
+        self.ca = ca or trustme.CA(organization_name=f"CA {next(_numbers)}")
+        #: Its own certificate.
+        self.file = folder / f"ca{next(_numbers)}.pem"
+        self.ca.cert_pem.write_to_path(str(self.file))
+
+    def issue(self, *hosts: str, expired: bool = False) -> Path:
+        """A certificate for the hosts (without any: for 127.0.0.1), its chain and its key, in one file."""
+        yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+        leaf = self.ca.issue_cert(*(hosts or (HOST, HOST_AS_NAME)), not_after=yesterday if expired else None)
+        path = self.folder / f"node{next(_numbers)}.pem"
+        leaf.private_key_and_cert_chain_pem.write_to_path(str(path))
+        return path
+
+    def child(self) -> Authority:
+        """A CA whose own certificate is signed by this one."""
+        return Authority(self.folder, self.ca.create_child_ca())
+
+    def options(self, *hosts: str) -> TlsOptions:
+        """One certificate for both sides; both sides verify."""
+        return TlsOptions.mutual(cacertfile=self.file, certfile=self.issue(*hosts))
+
+
+def options(
+    authority: Authority, certificate: Path, *, trusted: Path | None = None, versions: tuple[str, ...] | None = None
+) -> TlsOptions:
+    """A certificate for both sides, those of ``trusted`` (or of the authority) accepted by both."""
+    more: dict[str, Any] = {} if versions is None else {"versions": versions}
+    cacertfile = trusted or authority.file
+    return TlsOptions(
+        TlsServer(cacertfile=cacertfile, certfile=certificate, **more),
+        TlsClient(cacertfile=cacertfile, certfile=certificate, **more),
+    )
