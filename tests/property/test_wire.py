@@ -26,8 +26,9 @@ from erlang_interop.wire.epmd import (
 from erlang_interop.wire.handshake import Acceptor, Established, Initiator, NameReceived, State, StatusReceived, Verdict
 
 A, B = "a@h", "b@h"
-PASS_THROUGH = OFFERED & ~DFlag.DIST_HDR_ATOM_CACHE
-AGREED = st.sampled_from([OFFERED, OFFERED & ~DFlag.FRAGMENTS, PASS_THROUGH])
+NO_CACHE = OFFERED & ~DFlag.DIST_HDR_ATOM_CACHE
+PASS_THROUGH = NO_CACHE & ~DFlag.FRAGMENTS
+AGREED = st.sampled_from([OFFERED, OFFERED & ~DFlag.FRAGMENTS, NO_CACHE, PASS_THROUGH])
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

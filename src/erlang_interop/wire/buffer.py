@@ -3,7 +3,7 @@
 The handshake's messages have a 2-byte length (over TLS a 4-byte one), the frames of the established connection a 4-byte
 one. The former are few and small (:class:`MessageBuffer`). Of the latter millions come a second: the channel decodes
 them where they lie in the received bytes, and only the one frame a portion cuts in two is collected here
-(:class:`PartialFrame`), each byte copied twice at most, however small the portions. Compiled.
+(:class:`PartialFrame`). Compiled.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from .._native import i64, mypyc_attr
 __all__ = ["MessageBuffer", "PartialFrame"]
 
 _LENGTH: Final = 4
+#: A part of fewer bytes is joined to the next: as an object of its own it would take many times its bytes.
+_SMALL: Final = 4096
 
 
 @final
@@ -63,6 +65,9 @@ class MessageBuffer:
 class PartialFrame:
     """The one frame, with its 4-byte length, that a portion ended in the middle of.
 
+    However small the portions, it takes little more memory than its bytes, and each of these is copied twice, but for
+    those of small portions, which are put together to parts of 4 KiB first.
+
     Attributes:
         pending: Bytes held; 0 when no frame is cut.
         total: Bytes of the whole frame with its length in front; 0 while fewer than four bytes of that are here.
@@ -91,10 +96,13 @@ class PartialFrame:
         lacking: i64 = (self.total or _LENGTH) - self.pending
         if end - begin > lacking:
             end = begin + lacking
-        self._parts.append(data[begin:end])
+        part = data[begin:end]
+        if self._parts and len(self._parts[-1]) < _SMALL:
+            self._parts[-1] += part
+        else:
+            self._parts.append(part)
         self.pending += end - begin
         if not self.total and self.pending >= _LENGTH:
-            self._parts = [b"".join(self._parts)]
             self._read_length(self._parts[0])
         return int(end)
 

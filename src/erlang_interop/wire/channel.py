@@ -23,8 +23,9 @@ from ..etf.tags import SMALL_INTEGER_EXT, SMALL_TUPLE_EXT, VERSION
 from ..flags import DFlag
 from ..terms import Atom
 from .buffer import PartialFrame
-from .control import BY_OP, NO_PAYLOAD, check, fits
-from .header import FragmentReader, HeaderReader, HeaderWriter
+from .control import BY_OP, NO_PAYLOAD, Layout, check, fits
+from .fragments import FragmentReader
+from .header import HeaderReader, HeaderWriter
 
 __all__ = ["FRAGMENT_SIZE", "NO_PAYLOAD", "DistChannel", "Limits"]
 
@@ -32,8 +33,9 @@ __all__ = ["FRAGMENT_SIZE", "NO_PAYLOAD", "DistChannel", "Limits"]
 _HEADER: Final[i64] = 68
 _FIRST_FRAGMENT: Final[i64] = 69
 _FURTHER_FRAGMENT: Final[i64] = 70
-#: Start of a frame where no distribution header was agreed on.
+#: Start of a frame where no distribution header was agreed on, and of such a frame as we write it.
 _PASS_THROUGH: Final[i64] = 112
+_PASSING: Final = b"\0\0\0\0\x70\x83"
 
 #: A message of more bytes is cut into fragments of this size, as by a BEAM (``dist.h``: ERTS_DIST_FRAGMENT_SIZE).
 FRAGMENT_SIZE: Final = 64 * 1024
@@ -80,7 +82,7 @@ class Limits:
     max_message: int = 1 << 30
     #: Messages under way in fragments: each of a peer's processes may be sending one.
     max_sequences: int = 10_000
-    #: Bytes of all of them.
+    #: Bytes of all of them, with what is decoded of them already.
     max_fragmented: int = 1 << 31
     #: Nesting of terms.
     max_depth: int = 10_000
@@ -104,8 +106,7 @@ class DistChannel:
     """
 
     def __init__(self, agreed: DFlag, *, peer: str, limits: Limits | None = None) -> None:
-        if limits is None:
-            limits = Limits()
+        limits = limits or Limits()
         self.failure: RemoteProtocolError | None = None
         self.frames_received: i64 = 0
         self.frames_sent: i64 = 0
@@ -120,9 +121,11 @@ class DistChannel:
         self._reader = HeaderReader()
         self._fragments = FragmentReader(limits.max_message, limits.max_sequences, limits.max_fragmented)
         self._start: i64 = 0  # of the frame in hand, in the bytes in hand: offsets are told from there
+        # Either flag alone brings the distribution header with it; without an atom cache it lists no atoms.
+        self._has_cache = bool(agreed & DFlag.DIST_HDR_ATOM_CACHE)
+        self._cut = bool(agreed & DFlag.FRAGMENTS)
+        self._has_header = self._has_cache or self._cut
         # sending
-        self._has_header = bool(agreed & DFlag.DIST_HDR_ATOM_CACHE)
-        self._cut = self._has_header and bool(agreed & DFlag.FRAGMENTS)
         self._headers = HeaderWriter()
         #: Atoms of the last frames and their index in the header that lists them, which is in ``_prefix``.
         self._refs: dict[bytes, int] = {}
@@ -130,7 +133,8 @@ class DistChannel:
         #: What is to be sent: first the chunks, then what is in ``_out``.
         self._chunks: list[bytes] = []
         self._chunked = 0
-        self._out = TermWriter()
+        self._no_records = "" if agreed & DFlag.NATIVE_RECORDS else f"{peer} has no flag NATIVE_RECORDS (OTP 29)"
+        self._out = TermWriter(self._no_records)
         self._sequence = 0
 
     # ------------------------------------------------------------------------------------------------------ receiving
@@ -156,10 +160,17 @@ class DistChannel:
         return signals
 
     def _fail(self, message: str, offset: int | None, rule: str | None, cause: Exception) -> None:
-        """Keep the first fault; its offset counts from the start of the frame, behind the length."""
-        relative = None if offset is None or offset < 0 else offset - int(self._start)
+        """Keep the first fault; its offset counts from the start of the frame, behind the length.
+
+        A payload that came in fragments is decoded as a whole: there it counts from the payload's start. What is wrong
+        with a frame as a whole is at its start.
+        """
+        relative = 0 if offset is None or offset < int(self._start) else offset - int(self._start)
         self.failure = RemoteProtocolError(message, self._peer_name, relative, rule)
         self.failure.__cause__ = cause
+        # Nothing is received any more, so what was under way is let go at once.
+        self._partial = PartialFrame()
+        self._fragments = FragmentReader(0, 0, 0)
 
     def _receive(self, data: bytes, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
         """Cut ``data`` into frames and decode them.
@@ -245,83 +256,98 @@ class DistChannel:
             raise RemoteProtocolError(f"a frame of {size} bytes; {self._max_message} are allowed", None, None, _RULE)
 
     def _frame(self, data: bytes, pos: i64, end: i64, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
-        """Decode one frame, ``data[pos:end]``, that is not a tick."""
+        """Decode one frame, ``data[pos:end]``, that is not a tick. Which forms it may have was agreed on."""
         kind: i64 = data[pos]
-        if kind == VERSION and end - pos > 2:
+        if not self._has_header:
+            # A BEAM writes 112 here and does not look at it (external.c: erts_prepare_dist_ext).
+            if end - pos > 2 and data[pos + 1] == VERSION and not _HEADER <= i64(data[pos + 2]) <= _FURTHER_FRAGMENT:
+                self._message(data, pos + 2, end, _NO_ATOMS, signals)
+                return
+        elif kind == VERSION and end - pos > 2:
             kind = data[pos + 1]
             if kind == _HEADER:
-                atoms = self._reader.read(data, pos + 2, end)
+                atoms = self._atoms(data, pos + 2, end)
                 self._message(data, self._reader.position, end, atoms, signals)
                 return
             if _FIRST_FRAGMENT <= kind <= _FURTHER_FRAGMENT:
-                self._fragment(data, pos, end, kind, signals)
-                return
-        elif kind == _PASS_THROUGH and end - pos > 2 and data[pos + 1] == VERSION:
-            self._passed_through(data, pos + 2, end, signals)
-            return
-        raise RemoteProtocolError(f"no frame begins with {data[pos : min(pos + 2, end)]!r}", None, int(pos), _RULE)
+                if self._cut:
+                    self._fragment(data, pos, end, kind, signals)
+                    return
+                raise _broken("a fragment, but fragments were not agreed on", pos)
+        elif kind == _PASS_THROUGH:
+            raise _broken("a frame passed through, but a distribution header was agreed on", pos)
+        raise _broken(f"no frame begins with {data[pos : min(pos + 3, end)]!r}", pos)
+
+    def _atoms(self, data: bytes, pos: i64, end: i64) -> list[Any]:
+        """Return the atoms of the header at ``pos``; the reader knows where it ends."""
+        if not self._has_cache and pos < end and data[pos] != 0:
+            raise _broken("a header with atoms, but no atom cache was agreed on", pos)
+        return self._reader.read(data, pos, end)
+
+    def _layout(self, control: Any, more: bool, pos: i64) -> Layout:
+        """Return the row of a control tuple, which stood at ``pos`` and was followed by ``more`` bytes or not.
+
+        Bytes behind the last term are no fault: a BEAM does not look at them (dist.c: erts_net_message).
+        """
+        has_payload = False
+        if more and isinstance(control, tuple) and control:
+            op = control[0]
+            if type(op) is int and 0 <= op < 64:
+                row = BY_OP[op]
+                has_payload = row is not None and row.has_payload
+        try:
+            return check(control, has_payload, self._peer)
+        except RemoteProtocolError as error:
+            error.offset = int(pos)
+            raise
 
     def _message(
         self, data: bytes, pos: i64, end: i64, atoms: list[Any], signals: list[tuple[tuple[Any, ...], Any]]
     ) -> None:
-        """Decode control tuple and payload, which stand behind each other."""
-        # The operation stands at a fixed place in the tuple; with it the number of terms is known beforehand.
-        count: i64 = 1
-        if end - pos > 3 and data[pos] == SMALL_TUPLE_EXT and data[pos + 2] == SMALL_INTEGER_EXT:
-            op: i64 = data[pos + 3]
-            if op < 64:
-                layout = BY_OP[op]
-                if layout is not None and layout.has_payload:
-                    count = 2
-        terms, behind = decode_terms(data, pos, end, count, atoms, self._max_depth)
-        control = terms[0]
-        check(control, count == 2, self._peer)
-        if behind != end:
-            raise RemoteProtocolError(f"{end - behind} bytes behind the last term", None, behind, _RULE)
-        signals.append((control, terms[1] if count == 2 else NO_PAYLOAD))
+        """Decode control tuple and payload, which stand behind each other.
 
-    def _passed_through(self, data: bytes, pos: i64, end: i64, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
-        """Decode a frame without a distribution header: each term then has a version byte of its own."""
-        terms, behind = decode_terms(data, pos, end, 1, _NO_ATOMS, self._max_depth)
+        Without a header each of them has a version byte of its own; that of the first is read already.
+        """
+        terms, behind = decode_terms(data, pos, end, 1, atoms, self._max_depth)
         control = terms[0]
         payload = NO_PAYLOAD
-        if behind < end:
-            if data[behind] != VERSION:
-                raise RemoteProtocolError("the payload has no version byte", None, behind, _RULE)
-            terms, behind = decode_terms(data, behind + 1, end, 1, _NO_ATOMS, self._max_depth)
+        if self._layout(control, behind < end, pos).has_payload:
+            if not self._has_header:
+                if data[behind] != VERSION:
+                    raise _broken("the payload has no version byte", behind)
+                behind += 1
+            terms, behind = decode_terms(data, behind, end, 1, atoms, self._max_depth)
             payload = terms[0]
-        check(control, payload is not NO_PAYLOAD, self._peer)
-        if behind != end:
-            raise RemoteProtocolError(f"{end - behind} bytes behind the last term", None, behind, _RULE)
         signals.append((control, payload))
 
     def _fragment(self, data: bytes, pos: i64, end: i64, kind: i64, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
         """Take one fragment; with the last the message is decoded."""
         if end - pos < 18:
-            raise RemoteProtocolError("a fragment's header is cut short", None, int(pos), _RULE)
+            raise _broken("a fragment's header is cut short", pos)
         sequence = int.from_bytes(data[pos + 2 : pos + 10], "big")
         fragment = int.from_bytes(data[pos + 10 : pos + 18], "big")
-        pos += 18
+        fragments = self._fragments
         if kind == _FIRST_FRAGMENT:
-            atoms = self._reader.read(data, pos, end)
+            fragments.check_first(sequence, fragment)
+            atoms = self._atoms(data, pos + 18, end)
             pos = self._reader.position
             if fragment == 1:
                 self._message(data, pos, end, atoms, signals)
                 return
-            if fragment == 0:
-                raise RemoteProtocolError("fragments are numbered down to 1", None, int(pos), _RULE)
             terms, behind = decode_terms(data, pos, end, 1, atoms, self._max_depth)
-            check(terms[0], True, self._peer)
-            self._fragments.first(sequence, fragment, terms[0], atoms, data[behind:end])
+            self._layout(terms[0], True, pos)
+            fragments.first(sequence, fragment, terms[0], behind - pos, atoms, data[behind:end])
             return
-        body = self._fragments.further(sequence, fragment, data[pos:end])
+        body = fragments.further(sequence, fragment, data[pos + 18 : end])
         if body is None:
             return
         self._start = 0
-        terms, behind = decode_terms(body, 0, len(body), 1, self._fragments.atoms, self._max_depth)
-        if behind != len(body):
-            raise RemoteProtocolError(f"{len(body) - behind} bytes behind the last term", None, behind, _RULE)
-        signals.append((self._fragments.control, terms[0]))
+        control = fragments.control
+        payload = NO_PAYLOAD
+        if self._layout(control, True, 0).has_payload:
+            terms, _ = decode_terms(body, 0, len(body), 1, fragments.atoms, self._max_depth)
+            payload = terms[0]
+        signals.append((control, payload))
 
     # -------------------------------------------------------------------------------------------------------- sending
 
@@ -340,8 +366,8 @@ class DistChannel:
         Raises:
             EncodeError: A value has no Erlang form. Out buffer and atom cache are as before.
         """
-        if not self._has_header:
-            self._send_passed_through(control, payload)
+        if not self._has_cache:
+            self._send_without_cache(control, payload)
             return
         # The header is written before it is known which atoms the terms have: it lists those of the frames before, and
         # mostly these are all. A frame with others is put together anew, from the terms as they were written.
@@ -395,7 +421,7 @@ class DistChannel:
         """Empty ``_out``; one that has grown large is not kept for the rest of the connection."""
         data = self._out.take()
         if len(data) > _LARGE:
-            self._out = TermWriter()
+            self._out = TermWriter(self._no_records)
         return data
 
     def _add(self, chunk: bytes) -> None:
@@ -405,39 +431,44 @@ class DistChannel:
 
     def _add_fragments(self, header: bytes, body: bytes, control_size: int) -> None:
         """Append a message in fragments. The control tuple must be wholly in the first."""
-        first = max(FRAGMENT_SIZE, control_size)
-        starts = list(range(first, len(body), FRAGMENT_SIZE))
-        fragment = 1 + len(starts)
+        starts = [0, *range(max(FRAGMENT_SIZE, control_size), len(body), FRAGMENT_SIZE)]
+        ends = [*starts[1:], len(body)]
         self._sequence += 1
-        ids = self._sequence.to_bytes(8, "big")
-        part = body[:first]
-        size = 18 + len(header) + len(part)
-        self._add(size.to_bytes(4, "big") + b"\x83\x45" + ids + fragment.to_bytes(8, "big") + header)
-        self._add(part)
-        self.frames_sent += 1
-        for start in starts:
-            fragment -= 1
-            part = body[start : start + FRAGMENT_SIZE]
-            size = 18 + len(part)
-            self._add(size.to_bytes(4, "big") + b"\x83\x46" + ids + fragment.to_bytes(8, "big"))
-            self._add(part)
-            self.frames_sent += 1
+        kind = b"\x83\x45" + self._sequence.to_bytes(8, "big")
+        number = len(starts)
+        for start, end in zip(starts, ends, strict=True):
+            head = kind + number.to_bytes(8, "big") + header
+            self._add((len(head) + end - start).to_bytes(4, "big") + head)
+            self._add(body[start:end])
+            kind = b"\x83\x46" + kind[2:]
+            header = b""
+            number -= 1
+        self.frames_sent += len(starts)
 
-    def _send_passed_through(self, control: tuple[Any, ...], payload: Any) -> None:
-        """Append a frame without a distribution header: each term with a version byte of its own, atoms in full."""
+    def _send_without_cache(self, control: tuple[Any, ...], payload: Any) -> None:
+        """Append a frame with all atoms in full: behind a header that lists none, or behind none at all.
+
+        Without a header each term has a version byte of its own.
+        """
         out = self._out
         start = len(out)
+        prefix = self._prefix if self._has_header else _PASSING
         try:
-            out.write(b"\0\0\0\0\x70\x83")
+            out.write(prefix)
             out.write_term(control)
+            behind_control = len(out)
             if payload is not NO_PAYLOAD:
-                out.write(b"\x83")
+                if not self._has_header:
+                    out.write(b"\x83")
                 out.write_term(payload)
             size = len(out) - start - 4
             _check_frame(size)
         except BaseException:
             out.truncate(start)
             raise
+        if self._cut and payload is not NO_PAYLOAD and size > FRAGMENT_SIZE:
+            self._finish(start, len(prefix), behind_control, False, True)
+            return
         out.patch_u32(start, size)
         self.frames_sent += 1
 
@@ -462,3 +493,8 @@ def _check_frame(size: int) -> None:
     """Refuse what the 32 bits of a frame's length cannot count; the fragments' headers are far below the difference."""
     if size > 0xFFF00000:
         raise EncodeError(f"a message of {size} bytes is more than the 4 GiB of a frame; send it in parts")
+
+
+def _broken(message: str, pos: i64) -> RemoteProtocolError:
+    """Say what is wrong with a frame, and where."""
+    return RemoteProtocolError(message, None, int(pos), _RULE)

@@ -1,4 +1,4 @@
-"""The distribution header in front of the terms of a frame: the atom cache of either direction, and fragments.
+"""The distribution header in front of the terms of a frame: the atom cache of either direction.
 
 ::
 
@@ -23,7 +23,7 @@ from ..errors import DecodeError, RemoteProtocolError
 from ..etf._decode import atom_from_bytes
 from ..etf.tags import ATOM_UTF8_EXT
 
-__all__ = ["CACHE_SLOTS", "MAX_REFS", "FragmentReader", "HeaderReader", "HeaderWriter"]
+__all__ = ["CACHE_SLOTS", "MAX_REFS", "HeaderReader", "HeaderWriter"]
 
 #: Slots of an atom cache.
 CACHE_SLOTS: Final = 2048
@@ -33,11 +33,7 @@ MAX_REFS: Final = 255
 #: Headers remembered as read; a peer that never repeats one costs itself time, not us memory.
 _MEMO_LIMIT: Final = 4096
 
-#: What keeping a fragment costs beside its bytes: empty ones are not free.
-_PART_COST: Final = 64
-
 _RULE: Final = "Distribution Header"
-_FRAGMENT_RULE: Final = "Distribution Header, fragmented messages"
 
 _NO_ATOMS: Final[list[Any]] = []
 
@@ -203,83 +199,3 @@ class HeaderWriter:
             self._wires.append(wire)
         self._slots[wire] = slot
         return slot
-
-
-@final
-class _Sequence:
-    """A message of which some fragments are here."""
-
-    def __init__(self, control: Any, atoms: list[Any], part: bytes, missing: int) -> None:
-        self.control = control
-        self.atoms = atoms
-        self.parts = [part]
-        self.size = len(part)
-        self.missing = missing
-
-
-@final
-class FragmentReader:
-    """The messages of a peer that are under way in fragments; those of several senders interleave.
-
-    Args:
-        max_message: Bytes of one message's payload.
-        max_sequences: Messages under way at the same time.
-        max_bytes: Bytes of all of them.
-
-    Attributes:
-        control: Of the message last completed: its control tuple, decoded.
-        atoms: Its header's atoms.
-    """
-
-    def __init__(self, max_message: int, max_sequences: int, max_bytes: int) -> None:
-        self.control: Any = None
-        self.atoms: list[Any] = _NO_ATOMS
-        self._max_message = max_message
-        self._max_sequences = max_sequences
-        self._max_bytes = max_bytes
-        self._held = 0
-        self._open: dict[int, _Sequence] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def first(self, sequence: int, fragment: int, control: Any, atoms: list[Any], part: bytes) -> None:
-        """Begin a message of ``fragment`` fragments, at least two, with what follows its control tuple."""
-        if sequence in self._open:
-            raise RemoteProtocolError(f"sequence {sequence} begins a second time", None, None, _FRAGMENT_RULE)
-        if len(self._open) >= self._max_sequences:
-            raise RemoteProtocolError(
-                f"more than {self._max_sequences} messages under way in fragments", None, None, _FRAGMENT_RULE
-            )
-        self._count(len(part), len(part))
-        self._open[sequence] = _Sequence(control, atoms, part, fragment - 1)
-
-    def further(self, sequence: int, fragment: int, part: bytes) -> bytes | None:
-        """Add a fragment. Return the whole payload with the last; ``control`` and ``atoms`` then are those of it."""
-        message = self._open.get(sequence)
-        if message is None:
-            raise RemoteProtocolError(f"sequence {sequence} was never begun", None, None, _FRAGMENT_RULE)
-        if fragment != message.missing:
-            raise RemoteProtocolError(
-                f"fragment {fragment} of sequence {sequence} where {message.missing} is due", None, None, _FRAGMENT_RULE
-            )
-        message.size += len(part)
-        self._count(len(part), message.size)
-        message.parts.append(part)
-        message.missing -= 1
-        if message.missing:
-            return None
-        del self._open[sequence]
-        self._held -= message.size + _PART_COST * len(message.parts)
-        self.control = message.control
-        self.atoms = message.atoms
-        return b"".join(message.parts)
-
-    def _count(self, added: int, size: int) -> None:
-        self._held += added + _PART_COST
-        if size > self._max_message:
-            raise RemoteProtocolError(f"a message of more than {self._max_message} bytes", None, None, _FRAGMENT_RULE)
-        if self._held > self._max_bytes:
-            raise RemoteProtocolError(
-                f"more than {self._max_bytes} bytes under way in fragments", None, None, _FRAGMENT_RULE
-            )

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from erlang_interop.errors import EncodeError, RemoteProtocolError
+from erlang_interop.etf import encode
 from erlang_interop.flags import OFFERED, DFlag
-from erlang_interop.terms import Atom, Pid, Reference
+from erlang_interop.terms import Atom, Pid, Record, Reference
 from erlang_interop.wire.channel import FRAGMENT_SIZE, DistChannel, Limits
 from erlang_interop.wire.control import BY_OP, LAYOUTS, NO_PAYLOAD, Layout, Op
 from tests.parsing import portions
@@ -18,12 +19,14 @@ from tests.unit.wire.test_control import GOOD
 
 A, B = Atom("a@h"), Atom("b@h")
 FROM, TO = Pid(A, 1, 2, 3), Pid(B, 4, 5, 6)
-PASS_THROUGH = OFFERED & ~DFlag.DIST_HDR_ATOM_CACHE
+NO_CACHE = OFFERED & ~DFlag.DIST_HDR_ATOM_CACHE
 UNCUT = OFFERED & ~DFlag.FRAGMENTS
+PASS_THROUGH = NO_CACHE & UNCUT
 #: What nodes may agree on, as far as the bytes of frames depend on it.
-AGREED = [OFFERED, UNCUT, PASS_THROUGH]
+AGREED = {"cache": OFFERED, "no fragments": UNCUT, "no cache": NO_CACHE, "pass through": PASS_THROUGH}
 
 Signal = tuple[tuple[Any, ...], Any]
+HEADER = b"\x83\x44\x00"
 
 
 def row(op: Op) -> Layout:
@@ -48,6 +51,27 @@ def transfer(a: DistChannel, b: DistChannel, size: int = 65536) -> list[Signal]:
 
 def frame(body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + body
+
+
+def fragment(kind: int, sequence: int, number: int, body: bytes) -> bytes:
+    return frame(struct.pack(">BBQQ", 131, kind, sequence, number) + body)
+
+
+def plain(agreed: DFlag, *terms: Any) -> bytes:
+    """The body of a frame in the form agreed on, all atoms in full."""
+    if agreed == PASS_THROUGH:
+        return b"p" + b"".join(encode(term) for term in terms)
+    return HEADER + b"".join(encode(term)[1:] for term in terms)
+
+
+def frames_of(data: bytes) -> list[bytes]:
+    """Cut into frames, each with its length."""
+    frames = []
+    while data:
+        end = 4 + int.from_bytes(data[:4], "big")
+        frames.append(data[:end])
+        data = data[end:]
+    return frames
 
 
 # -------------------------------------------------------------------------------------------------------- genuine bytes
@@ -91,7 +115,7 @@ def test_the_same_signals_make_frames_of_the_same_form() -> None:
 # --------------------------------------------------------------------------------------------------------- back to back
 
 
-@pytest.mark.parametrize("agreed", AGREED, ids=["cache", "no fragments", "pass through"])
+@pytest.mark.parametrize("agreed", AGREED.values(), ids=AGREED)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 def test_every_row_travels(layout: Layout, agreed: DFlag) -> None:
     a, b = DistChannel(agreed, peer="py@h"), DistChannel(agreed, peer="beam@h")
@@ -106,7 +130,7 @@ def test_every_row_travels(layout: Layout, agreed: DFlag) -> None:
     assert a.bytes_sent == b.bytes_received
 
 
-@pytest.mark.parametrize("agreed", AGREED, ids=["cache", "no fragments", "pass through"])
+@pytest.mark.parametrize("agreed", AGREED.values(), ids=AGREED)
 def test_order_ticks_and_counters(agreed: DFlag) -> None:
     a, b = pair(agreed)
     a.send(REG_SEND, 1)
@@ -132,7 +156,7 @@ def test_atoms_are_announced_once_and_then_referred_to() -> None:
     assert a.pending < data
 
 
-@pytest.mark.parametrize("agreed", AGREED, ids=["cache", "no fragments", "pass through"])
+@pytest.mark.parametrize("agreed", AGREED.values(), ids=AGREED)
 def test_more_atoms_than_the_cache_holds(agreed: DFlag) -> None:
     a, b = pair(agreed)
     rng = random.Random(1)
@@ -150,8 +174,9 @@ def test_more_atoms_than_the_cache_holds(agreed: DFlag) -> None:
     assert transfer(a, b) == sent
 
 
-def test_five_megabytes_in_fragments() -> None:
-    a, b = pair()
+@pytest.mark.parametrize("agreed", [OFFERED, NO_CACHE], ids=["cache", "no cache"])
+def test_five_megabytes_in_fragments(agreed: DFlag) -> None:
+    a, b = pair(agreed)
     message = [(Pid(A, i, 0, 1), bytes(100), Atom(f"a{i % 3000}")) for i in range(40_000)]
     a.send(REG_SEND, message)
     a.send(REG_SEND, b"behind")
@@ -184,22 +209,13 @@ def test_a_control_tuple_beyond_a_fragment_stays_whole() -> None:
     assert transfer(a, b) == [(exit_control, NO_PAYLOAD), (spawn, [1, b"x" * 70_000])]
 
 
-def fragments_of(data: bytes) -> list[bytes]:
-    frames = []
-    while data:
-        end = 4 + int.from_bytes(data[:4], "big")
-        frames.append(data[:end])
-        data = data[end:]
-    return frames
-
-
 def test_interleaved_fragments_of_several_senders() -> None:
     a, b = pair()
     messages = [(Atom(f"message_{i}"), bytes([i]) * (FRAGMENT_SIZE * (1 + i % 3) + i)) for i in range(5)]
     sequences = []
     for message in messages:
         a.send(REG_SEND, message)
-        sequences.append(fragments_of(a.data_to_send()))
+        sequences.append(frames_of(a.data_to_send()))
     # The first ones carry the headers and stay in order; the rest is dealt out at random.
     stream = [frames.pop(0) for frames in sequences]
     rng = random.Random(3)
@@ -208,6 +224,77 @@ def test_interleaved_fragments_of_several_senders() -> None:
     received = [payload for portion in stream for _, payload in b.receive_data(portion)]
     assert b.failure is None
     assert sorted(received, key=lambda message: message[0].name) == messages
+
+
+def test_a_header_without_an_atom_cache() -> None:
+    """FRAGMENTS alone brings the header, but no atoms into it; with neither, a frame is passed through."""
+    frames = {}
+    for name, agreed in AGREED.items():
+        a, _ = pair(agreed)
+        a.send(REG_SEND, Atom("hello"))
+        frames[name] = a.data_to_send()[4:]
+    control = encode(REG_SEND)
+    assert frames["no cache"] == b"\x83D\0" + control[1:] + b"w\5hello"
+    assert frames["pass through"] == b"p" + control + b"\x83w\5hello"
+    assert frames["cache"] == frames["no fragments"] != frames["no cache"]
+
+
+def test_bytes_behind_the_last_term_are_ignored_as_by_a_beam() -> None:
+    link = (35, 1, FROM, TO)
+    for agreed in AGREED.values():
+        _, b = pair(agreed)
+        data = b""
+        for terms in ([link], [REG_SEND, 1], [link, 2], [REG_SEND, 3]):
+            data += frame(plain(agreed, *terms) + b"junk") + bytes(4)
+        assert b.receive_data(data) == [(link, NO_PAYLOAD), (REG_SEND, 1), (link, NO_PAYLOAD), (REG_SEND, 3)]
+        assert b.failure is None
+
+
+def test_a_frame_passed_through_begins_with_any_byte() -> None:
+    _, b = pair(PASS_THROUGH)
+    for first in (b"p", b"\0", b"\x83"):
+        assert b.receive_data(frame(first + encode(REG_SEND) + encode(1))) == [(REG_SEND, 1)]
+    assert b.failure is None
+
+
+def test_an_operation_in_an_odd_form() -> None:
+    _, b = pair()
+    slots = b"".join(encode(slot)[1:] for slot in REG_SEND[1:]) + b"a\1"
+    for head in (b"h\4b\0\0\0\6", b"i\0\0\0\4a\6", b"i\0\0\0\4n\1\0\6"):
+        assert b.receive_data(frame(HEADER + head + slots)) == [(REG_SEND, 1)]
+    assert b.failure is None
+
+
+# ------------------------------------------------------------------------------------------------------------- records
+
+RECORD = Record(Atom("geometry"), Atom("point"), True, ((Atom("x"), 1), (Atom("y"), b"2")))
+
+
+@pytest.mark.parametrize("agreed", AGREED.values(), ids=AGREED)
+def test_a_record_goes_only_to_who_knows_records(agreed: DFlag) -> None:
+    a, b = pair(agreed)
+    deep: Any = RECORD
+    for _ in range(200):
+        deep = (deep,)
+    for message in (RECORD, [Atom("rec"), {1: (RECORD, RECORD)}], deep, [bytes(100_000), RECORD]):
+        a.send(REG_SEND, message)
+        assert transfer(a, b) == [(REG_SEND, message)]
+    old, b = pair(agreed & ~DFlag.NATIVE_RECORDS)
+    old.send(REG_SEND, Atom("before"))
+    pending = old.pending
+    for message in (RECORD, [Atom("rec"), {1: (RECORD, RECORD)}], deep, (bytes(5_000_000), RECORD)):
+        with pytest.raises(EncodeError, match=r"#geometry:point cannot be sent: b@h has no flag NATIVE_RECORDS"):
+            old.send(REG_SEND, message)
+        with pytest.raises(EncodeError, match="#geometry:point cannot be sent"):
+            old.send(row(Op.EXIT).pack(FROM, TO, message))
+        assert old.pending == pending
+    old.send(REG_SEND, bytes(5_000_000))  # of which a buffer of its own is made
+    assert [payload for _, payload in transfer(old, b)] == [Atom("before"), bytes(5_000_000)]
+    with pytest.raises(EncodeError, match="#geometry:point cannot be sent"):
+        old.send(REG_SEND, RECORD)
+
+
+# -------------------------------------------------------------------------------------------------------------- cutting
 
 
 def test_one_fragment_is_a_whole_message() -> None:
@@ -221,7 +308,7 @@ def test_one_fragment_is_a_whole_message() -> None:
 # ------------------------------------------------------------------------------------------------------- errors of ours
 
 
-@pytest.mark.parametrize("agreed", AGREED, ids=["cache", "no fragments", "pass through"])
+@pytest.mark.parametrize("agreed", AGREED.values(), ids=AGREED)
 def test_what_cannot_be_encoded_leaves_no_trace(agreed: DFlag) -> None:
     a, b = pair(agreed)
     a.send(REG_SEND, Atom("before"))
@@ -243,24 +330,24 @@ def test_what_cannot_be_encoded_leaves_no_trace(agreed: DFlag) -> None:
 
 # ------------------------------------------------------------------------------------------------------ errors of peers
 
-HEADER = b"\x83\x44\x00"
 PID_A = b"X" + A.wire + struct.pack(">III", 1, 2, 3)
 PID_B = b"X" + B.wire + struct.pack(">III", 4, 5, 6)
-GOOD_FRAME = frame(HEADER + b"h\x04a\x06" + PID_A + b"w\0" + b"w\1x" + b"a\x07")
+REG_X = (6, FROM, Atom(""), Atom("x"))
 
 
 def failure_of(data: bytes, limits: Limits | None = None, agreed: DFlag = OFFERED) -> RemoteProtocolError:
     """What ``data`` behind a good frame is refused with; however it is cut, and with the good frame delivered."""
+    good = frame(plain(agreed, REG_X, 7))
     texts = set()
     failure = None
     for size in (1, 4, 65536):
         channel = DistChannel(agreed, peer="a@h", limits=limits)
-        signals = [s for portion in portions(GOOD_FRAME + data, size) for s in channel.receive_data(portion)]
-        assert signals == [((6, FROM, Atom(""), Atom("x")), 7)]
+        signals = [s for portion in portions(good + data, size) for s in channel.receive_data(portion)]
+        assert signals == [(REG_X, 7)]
         failure = channel.failure
         assert failure is not None
         texts.add(str(failure))
-        assert channel.receive_data(GOOD_FRAME) == [], "nothing is taken after a fault"
+        assert channel.receive_data(good) == [], "nothing is taken after a fault"
         assert channel.failure is failure
     assert len(texts) == 1, texts
     assert failure is not None
@@ -278,34 +365,63 @@ def failure_of(data: bytes, limits: Limits | None = None, agreed: DFlag = OFFERE
         (b"\x83\x50" + bytes(20), "no frame begins with", 0),
         (HEADER, "truncated", 3),
         (HEADER + b"h\x04a\x06", "truncated", 3),
-        (HEADER + b"h\x04a\x06" + PID_A + b"w\0w\1x", "truncated", 30),
-        (HEADER + b"h\x03a\x01" + PID_A + PID_B + b"a\x01", "2 bytes behind", 43),
-        (HEADER + b"h\x04a\x06" + PID_A + b"w\0w\1xa\x07j", "1 bytes behind the last term", 32),
+        (HEADER + b"h\x04a\x06" + PID_A + b"w\0w\1x", "REG_SEND without its message", 3),
+        (HEADER + b"h\x04a\x06" + PID_A + b"w\0w\1xl", "truncated", 30),
         (HEADER + b"R\x00", "ATOM_CACHE_REF 0", 3),
-        (HEADER + b"j", "no control message", None),
-        (HEADER + b"h\x00", "no control message", None),
-        (HEADER + b"h\x01a\x04", "unknown operation 4", None),
-        (HEADER + b"h\x03a\x01" + PID_B + PID_B, "LINK whose from_pid is <b@h.4.5>", None),
-        (HEADER + b"h\x04a\x23a\0" + PID_A + PID_B, "UNLINK_ID whose id is 0", None),
+        (HEADER + b"j", "no control message", 3),
+        (HEADER + b"h\x00", "no control message", 3),
+        (HEADER + b"h\x01a\x04", "unknown operation 4", 3),
+        (HEADER + b"h\x03a\x01" + PID_B + PID_B, "LINK whose from_pid is <b@h.4.5>", 3),
+        (HEADER + b"h\x04a\x23a\0" + PID_A + PID_B, "UNLINK_ID whose id is 0", 3),
         (b"\x83\x44\x01\x00\x05h\x01a\x01", "slot 5 was never filled", 4),
         (b"\x83\x44\x01\x08\x05\x02\xff\xfeh\x01", "UTF-8", 6),
         (b"\x83\x45" + bytes(15), "fragment's header is cut short", 0),
-        (b"\x83\x45" + struct.pack(">QQ", 5, 0) + b"\x00h\x01a\x01", "numbered down to 1", None),
-        (b"\x83\x45" + struct.pack(">QQ", 5, 2) + b"\x00h\x03a\x01" + PID_A + PID_B, "LINK with a payload", None),
-        (b"\x83\x45" + struct.pack(">QQ", 5, 2) + b"\x00h\x03a\x02w\0X", "truncated", None),
-        (b"\x83\x46" + struct.pack(">QQ", 5, 1), "never begun", None),
-        (b"\x70\x82h\x01a\x01", "no frame begins with", 0),
-        (b"\x70\x83h\x03a\x02w\0" + PID_B + b"\x82a\x01", "no version byte", None),
-        (b"\x70\x83h\x03a\x02w\0" + PID_B, "SEND without its message", None),
-        (b"\x70\x83h\x03a\x02w\0" + PID_B + b"\x83a\x01j", "1 bytes behind the last term", None),
+        (b"\x83\x45" + struct.pack(">QQ", 5, 0) + b"\x00h\x01a\x01", "numbered down to 1", 0),
+        (b"\x83\x45" + struct.pack(">QQ", 5, 2) + b"\x00h\x03a\x02w\0X", "truncated", 26),
+        (b"\x83\x45" + struct.pack(">QQ", 5, 2) + b"\x00h\x03a\x02w\0w\0", "SEND whose to_pid is ''", 19),
+        (b"\x83\x46" + struct.pack(">QQ", 5, 1), "never begun", 0),
+        (b"\x70\x83h\x03a\x02w\0" + PID_B + b"\x83a\x01", "passed through, but a distribution header", 0),
     ],
 )
 def test_malformed_frames(body: bytes, match: str, offset: int | None) -> None:
-    failure = failure_of(frame(body))
+    refused(failure_of(frame(body)), match, offset)
+
+
+def refused(failure: RemoteProtocolError, match: str, offset: int | None) -> None:
     with pytest.raises(RemoteProtocolError, match=match):
         raise failure
     if offset is not None:
         assert failure.offset == offset
+
+
+@pytest.mark.parametrize(
+    ("body", "match", "offset"),
+    [
+        (b"p", "no frame begins with b'p'", 0),
+        (b"p\x82h\x01a\x01", "no frame begins with", 0),
+        (b"p\x83", "no frame begins with", 0),
+        (HEADER + b"h\x03a\x02w\0" + PID_B + b"a\x01", "no frame begins with", 0),
+        (b"p" + HEADER + b"h\x03a\x02w\0" + PID_B + b"a\x01", "no frame begins with", 0),
+        (b"p\x83\x45" + bytes(16), "no frame begins with", 0),
+        (b"p\x83h\x03a\x02w\0" + PID_B + b"\x82a\x01", "no version byte", 26),
+        (b"p\x83h\x03a\x02w\0" + PID_B, "SEND without its message", 2),
+        (b"p\x83h\x03a\x02w\0" + PID_B + b"\x83", "truncated", 27),
+        (b"p\x83R\0", "ATOM_CACHE_REF 0", 2),
+    ],
+)
+def test_malformed_frames_that_are_passed_through(body: bytes, match: str, offset: int) -> None:
+    refused(failure_of(frame(body), agreed=PASS_THROUGH), match, offset)
+
+
+def test_frames_that_were_not_agreed_on() -> None:
+    message = b"h\x03a\x02w\0" + PID_B + b"a\x01"
+    atoms = b"\1\x08\5\1x"
+    refused(failure_of(frame(b"\x83D" + atoms + message), agreed=NO_CACHE), "no atom cache was agreed on", 2)
+    refused(failure_of(fragment(69, 5, 2, atoms + message), agreed=NO_CACHE), "no atom cache was agreed on", 18)
+    refused(failure_of(fragment(69, 5, 1, b"\0" + message), agreed=UNCUT), "fragments were not agreed on", 0)
+    refused(failure_of(fragment(70, 5, 1, b"\0" + message), agreed=UNCUT), "fragments were not agreed on", 0)
+    for agreed in (NO_CACHE, UNCUT):
+        refused(failure_of(frame(b"p\x83" + message), agreed=agreed), "passed through", 0)
 
 
 def test_a_frame_beyond_the_limit_is_refused_before_it_comes() -> None:
@@ -319,6 +435,7 @@ def test_too_much_in_fragments_is_refused() -> None:
     a.send(REG_SEND, bytes(3 * FRAGMENT_SIZE))
     failure = failure_of(a.data_to_send(), Limits(max_message=2 * FRAGMENT_SIZE))
     assert failure.message == f"a message of more than {2 * FRAGMENT_SIZE} bytes"
+    assert failure.offset == 0
 
 
 def test_nesting_beyond_the_limit_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""``wire/header.py``: headers as drawn in the manual, genuine ones, the writer against the reader, fragments."""
+"""``wire/header.py``: headers as drawn in the manual, genuine ones, the writer against the reader."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from erlang_interop.errors import RemoteProtocolError
 from erlang_interop.terms import Atom
-from erlang_interop.wire.header import CACHE_SLOTS, FragmentReader, HeaderReader, HeaderWriter
+from erlang_interop.wire.header import CACHE_SLOTS, HeaderReader, HeaderWriter
 
 # Genuine: the first and the second header an OTP 27 node sent on a connection, up to the terms.
 FIRST = bytes.fromhex("03f90e6f0d783237403132372e302e302e31d50c7079403132372e302e302e3109066563686f6564")
@@ -139,69 +139,3 @@ def test_knows() -> None:
     for start in range(0, CACHE_SLOTS, 128):
         writer.header(refs(*(f"x{i}" for i in range(start, start + 128))))
     assert not writer.knows(refs("b", "a"))
-
-
-# ---------------------------------------------------------------------------------------------------------- fragments
-
-
-def fragments() -> FragmentReader:
-    return FragmentReader(max_message=1000, max_sequences=3, max_bytes=3000)
-
-
-def test_interleaved_sequences() -> None:
-    reader = fragments()
-    reader.first(7, 3, ("control", 7), [Atom("seven")], b"7c")
-    reader.first(9, 2, ("control", 9), [Atom("nine")], b"9b")
-    assert reader.further(7, 2, b"7b") is None
-    assert reader.further(9, 1, b"9a") == b"9b9a"
-    assert (reader.control, reader.atoms) == (("control", 9), [Atom("nine")])
-    assert len(reader) == 1
-    assert reader.further(7, 1, b"") == b"7c7b"
-    assert (reader.control, reader.atoms) == (("control", 7), [Atom("seven")])
-    assert len(reader) == 0
-    reader.first(7, 2, (), [], b"")  # an id is free again
-
-
-@pytest.mark.parametrize(
-    ("sequence", "fragment", "match"),
-    [(8, 1, "never begun"), (7, 3, "where 2 is due"), (7, 1, "where 2 is due"), (7, 0, "where 2 is due")],
-)
-def test_fragments_out_of_order(sequence: int, fragment: int, match: str) -> None:
-    reader = fragments()
-    reader.first(7, 3, (), [], b"")
-    with pytest.raises(RemoteProtocolError, match=match) as caught:
-        reader.further(sequence, fragment, b"")
-    assert caught.value.rule == "Distribution Header, fragmented messages"
-
-
-def test_limits_of_fragments() -> None:
-    reader = fragments()
-    reader.first(1, 9, (), [], bytes(900))
-    with pytest.raises(RemoteProtocolError, match="a second time"):
-        reader.first(1, 9, (), [], b"")
-    reader.first(2, 9, (), [], bytes(900))
-    reader.first(3, 9, (), [], b"")
-    with pytest.raises(RemoteProtocolError, match="more than 3 messages"):
-        reader.first(4, 9, (), [], b"")
-    with pytest.raises(RemoteProtocolError, match="more than 1000 bytes"):
-        reader.further(1, 8, bytes(101))
-    reader = fragments()
-    for sequence in (1, 2, 3):
-        reader.first(sequence, 9, (), [], bytes(900))
-    with pytest.raises(RemoteProtocolError, match="more than 3000 bytes"):
-        reader.further(3, 8, bytes(100))
-
-
-def test_empty_fragments_are_not_free() -> None:
-    reader = fragments()
-    reader.first(1, 1000, (), [], b"")
-    with pytest.raises(RemoteProtocolError, match="more than 3000 bytes"):
-        for fragment in range(999, 0, -1):
-            reader.further(1, fragment, b"")
-
-
-def test_a_finished_message_gives_its_bytes_back() -> None:
-    reader = fragments()
-    for _ in range(100):
-        reader.first(1, 2, (), [], bytes(500))
-        assert reader.further(1, 1, bytes(400)) == bytes(900)
