@@ -10,7 +10,7 @@
     │       └── HandshakeError ► CookieMismatch · NotAllowed · MissingFlags · Superseded · TlsError ► CertificateError
     ├── ConnectError ► NodeUnreachable · NoSuchNode · HostNotFound · ConnectTimeout · ConnectRefused
     ├── EpmdError ► EpmdUnavailable · NameTaken
-    ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · CookieMissing · SupervisorError
+    ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · BadAddress · CookieMissing · SupervisorError
     ├── TlsOptionsError (ValueError)
     └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc
     Exit                                                              outside the tree: control flow, as in Erlang
@@ -24,6 +24,7 @@ from typing import Any
 
 __all__ = [
     "AddressInUse",
+    "BadAddress",
     "BadName",
     "BadRpc",
     "CallError",
@@ -267,6 +268,10 @@ class NameAlreadyRegistered(ErlangInteropError):
 
 class BadName(ErlangInteropError, ValueError):
     """A node or process name is not one Erlang allows."""
+
+
+class BadAddress(ErlangInteropError, ValueError):
+    """An address or port that was given is not one: ``host:port``, ``[::1]:port``, ``("host", port)``, 1 to 65535."""
 
 
 class CookieMissing(ErlangInteropError):

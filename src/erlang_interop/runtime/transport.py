@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -77,6 +78,10 @@ class Stream:
                 await self.wait_writable()
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    def vouches_for(self, node: str) -> bool:
+        """Whether what is known of the other end allows it to be ``node``; plain TCP knows nothing."""
+        return True
+
     def try_send(self, data: bytes) -> None:
         """A last word before ``close``: what the socket takes at once, and no error if it takes nothing."""
         with contextlib.suppress(OSError):
@@ -93,6 +98,16 @@ class Stream:
     def end(self) -> None:
         """End our direction: the other side reads the end of the stream. Raises OSError."""
         self._socket.shutdown(socket.SHUT_WR)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the other end is on this machine: its address is a loopback one, or the one it connected to."""
+        try:
+            peer = ipaddress.ip_address(self._socket.getpeername()[0].partition("%")[0])
+            own = ipaddress.ip_address(self._socket.getsockname()[0].partition("%")[0])
+        except OSError:  # it went away; epmd takes such a peer for a stranger as well
+            return False
+        return peer.is_loopback or peer == own
 
     @property
     def closed(self) -> bool:

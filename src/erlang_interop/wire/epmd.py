@@ -2,10 +2,12 @@
 
 A node tells the EPMD of its host on which port it listens (``ALIVE2_REQ``) and keeps that connection open for as long
 as it lives; others ask for the port (``PORT_PLEASE2_REQ``). Every request is a 2-byte length and a body that starts
-with a tag; replies have no length: some are of fixed form, some are text that ends where EPMD closes the connection.
+with a tag; a connection carries one request. Replies have no length: some are of fixed form, some are text that ends
+where EPMD closes the connection.
 
 :class:`RequestReader` is the server's half, :class:`ReplyReader` the client's; both take bytes in any portions.
-Neighbours: ``runtime/epmd.py`` moves these bytes. Spec: erl_dist_protocol, "EPMD Protocol"; ``epmd_srv.c``.
+Neighbours: ``runtime/epmd.py`` and ``runtime/epmd_server.py`` move these bytes, ``runtime/epmd_names.py`` answers them.
+Spec: erl_dist_protocol, "EPMD Protocol"; ``epmd_srv.c``. What the spec leaves open is as the epmd of OTP 25 to 29 does.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ __all__ = [
     "RequestReader",
     "StopRequest",
     "TextReply",
+    "UnfitAlive2Request",
     "encode_alive2_reply",
     "encode_dump_reply",
     "encode_names_reply",
@@ -65,8 +68,12 @@ _NODE: Final = struct.Struct(">HBBHH")
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
 
-#: The longest name EPMD takes, in bytes (``epmd_int.h``: MAXSYMLEN).
+#: The longest name, and extra field, that EPMD takes, in bytes (``epmd_int.h``: MAXSYMLEN).
 _MAX_NAME: Final = 255 * 4
+#: The longest name in characters: as long as an atom may be.
+_MAX_CHARACTERS: Final = 255
+#: The longest body of a request: epmd's buffer, less the length, less one byte (measured; INBUF_SIZE).
+_MAX_REQUEST: Final = 3 * _MAX_NAME - 3
 #: Text replies of a host with more nodes than this are somebody's joke.
 _MAX_TEXT: Final = 16 * 1024 * 1024
 
@@ -95,8 +102,17 @@ class Alive2Request:
     lowest_version: int = VERSION
     #: 0 is TCP/IPv4; nothing else was ever assigned.
     protocol: int = 0
-    #: Up to 65,535 bytes that EPMD hands to whoever looks the node up.
+    #: Up to 1,020 bytes that EPMD hands to whoever looks the node up.
     extra: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfitAlive2Request:
+    """A well-formed ``ALIVE2_REQ`` whose name or extra field EPMD does not take: it answers that it refuses."""
+
+    highest_version: int
+    #: What is the matter with it.
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +139,10 @@ class KillRequest:
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """``STOP_REQ``: forget ``name``. Off by default in a genuine EPMD."""
+    """``STOP_REQ``: forget ``name``. Off by default in a genuine EPMD.
+
+    What a client sends may be no UTF-8: then ``name`` has surrogates, and no node is called so.
+    """
 
     name: str
 
@@ -173,19 +192,16 @@ class TextReply:
         """The lines ``name NAME at port PORT`` of a reply to NAMES, in EPMD's order. Others are passed over."""
         entries = []
         for line in self.text.splitlines():
-            words = line.split(" ")
-            if len(words) == 5 and words[0] == "name" and words[2:4] == ["at", "port"] and words[4].isdecimal():
-                entries.append(NodeEntry(words[1], int(words[4])))
+            name, at_port, port = line.removeprefix("name ").rpartition(" at port ")
+            if line.startswith("name ") and at_port and port.isdecimal():
+                entries.append(NodeEntry(name, int(port)))
         return entries
 
 
 Request: TypeAlias = Alive2Request | PortPlease2Request | NamesRequest | DumpRequest | KillRequest | StopRequest
+Received: TypeAlias = Request | UnfitAlive2Request
 Reply: TypeAlias = Alive2Reply | PortPlease2Reply | TextReply
 
-_NAMED: Final[dict[int, type[PortPlease2Request | StopRequest]]] = {
-    _PORT_PLEASE2_REQ: PortPlease2Request,
-    _STOP_REQ: StopRequest,
-}
 _BARE: Final[dict[int, type[NamesRequest | DumpRequest | KillRequest]]] = {
     _NAMES_REQ: NamesRequest,
     _DUMP_REQ: DumpRequest,
@@ -193,7 +209,8 @@ _BARE: Final[dict[int, type[NamesRequest | DumpRequest | KillRequest]]] = {
 }
 _TAGS: Final[dict[type, int]] = {
     Alive2Request: _ALIVE2_REQ,
-    **{kind: tag for tag, kind in _NAMED.items()},
+    PortPlease2Request: _PORT_PLEASE2_REQ,
+    StopRequest: _STOP_REQ,
     **{kind: tag for tag, kind in _BARE.items()},
 }
 
@@ -209,6 +226,8 @@ def encode_request(request: Request) -> bytes:
     """
     body = bytes((_TAGS[type(request)],))
     if isinstance(request, Alive2Request):
+        if len(request.extra) > _MAX_NAME:
+            raise LocalProtocolError(f"EPMD takes extra fields of up to {_MAX_NAME} bytes, not {len(request.extra)}")
         body += _node(request) + _counted(_name(request.name)) + _counted(request.extra)
     elif isinstance(request, PortPlease2Request | StopRequest):
         body += _name(request.name)
@@ -219,7 +238,6 @@ def encode_alive2_reply(reply: Alive2Reply, *, highest_version: int = VERSION) -
     """Return the answer to an ``ALIVE2_REQ`` that announced ``highest_version``: below 6 it is the old, 16-bit form."""
     if highest_version >= VERSION:
         return bytes((_ALIVE2_X_RESP, reply.result)) + _U32.pack(reply.creation)
-    # epmd_srv.c: "we don't care about creation for pre-OTP 23 nodes", two bits of it were all they used
     return bytes((_ALIVE2_RESP, reply.result)) + _U16.pack(reply.creation & 0xFFFF)
 
 
@@ -236,9 +254,13 @@ def encode_names_reply(epmd_port: int, nodes: Iterable[NodeEntry]) -> bytes:
     return _U32.pack(epmd_port) + "".join(f"name {n.name} at port {n.port}\n" for n in nodes).encode()
 
 
-def encode_dump_reply(epmd_port: int, nodes: Iterable[NodeEntry]) -> bytes:
-    """Return the answer to a ``DUMP_REQ``. The file descriptor it should tell is nobody's business: -1."""
-    lines = (f"active name     <{n.name}> at port {n.port}, fd = -1\n" for n in nodes)
+def encode_dump_reply(epmd_port: int, nodes: Iterable[NodeEntry], former: Iterable[NodeEntry] = ()) -> bytes:
+    """Return the answer to a ``DUMP_REQ``: the nodes that are registered, and those that were.
+
+    Each line ends with a zero byte behind the line feed. The file descriptor it tells is nobody's business: -1.
+    """
+    lines = [f"active name     <{n.name}> at port {n.port}, fd = -1\n\0" for n in nodes]
+    lines += [f"old/unused name <{n.name}>, port = {n.port}, fd = -1 \n\0" for n in former]
     return _U32.pack(epmd_port) + "".join(lines).encode()
 
 
@@ -251,10 +273,12 @@ def _node(message: Alive2Request | PortPlease2Reply) -> bytes:
 
 
 def _name(name: str) -> bytes:
-    data = name.encode()
-    if not 0 < len(data) <= _MAX_NAME:
-        raise LocalProtocolError(f"EPMD takes names of 1 to {_MAX_NAME} bytes, not {name!r}")
-    return data
+    if not 0 < len(name) <= _MAX_CHARACTERS:
+        raise LocalProtocolError(f"EPMD takes names of 1 to {_MAX_CHARACTERS} characters, not {name!r}")
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"the name {name!r} has no UTF-8 form") from error
 
 
 def _counted(data: bytes) -> bytes:
@@ -267,26 +291,34 @@ def _counted(data: bytes) -> bytes:
 
 
 class RequestReader:
-    """The server's side of one connection: bytes in any portions in, requests out."""
+    """The server's side of one connection: bytes in any portions in, one request out."""
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._complete = False
 
-    def receive_data(self, data: bytes) -> list[Request]:
-        """Return the requests that ``data`` completes. A client has at most one under way, but more are no error.
+    def receive_data(self, data: bytes) -> list[Received]:
+        """Return the request that ``data`` completes, or nothing yet.
 
         Raises:
-            RemoteProtocolError: Unknown tag, or a body that is not what its tag says.
+            RemoteProtocolError: Unknown tag, a body that is not what its tag says or has no end, or bytes behind the
+                request. EPMD answers none of these.
         """
         self._buffer += data
-        requests: list[Request] = []
-        while len(self._buffer) >= 2:
-            end = 2 + _U16.unpack_from(self._buffer)[0]
-            if len(self._buffer) < end:
-                break
-            body, self._buffer = self._buffer[2:end], self._buffer[end:]
-            requests.append(_request(body))
-        return requests
+        if self._complete:
+            raise _wrong("more than one request on a connection", len(self._buffer) - len(data))
+        if len(self._buffer) < 2:
+            return []
+        size = _U16.unpack_from(self._buffer)[0]
+        if size > _MAX_REQUEST:
+            raise _wrong(f"a request of {size} bytes; {_MAX_REQUEST} are the most", 0)
+        end = 2 + size
+        if len(self._buffer) > end:
+            raise _wrong("bytes behind the request", end)
+        if len(self._buffer) < end:
+            return []
+        self._complete = True
+        return [_request(self._buffer[2:])]
 
 
 class ReplyReader:
@@ -328,18 +360,51 @@ class ReplyReader:
         return TextReply(_U32.unpack_from(self._buffer)[0], self._buffer[4:].decode(errors="replace"))
 
 
-def _request(body: bytes) -> Request:
+def _request(body: bytes) -> Received:
     if not body:
         raise _wrong("a request without a tag", 0)
     tag = body[0]
     if tag == _ALIVE2_REQ:
-        port, node_type, protocol, highest, lowest, name, extra = _node_fields(body, 1)
-        return Alive2Request(port, name, node_type, highest, lowest, protocol, extra)
-    if tag in _NAMED:
-        return _NAMED[tag](_text(body[1:], 1))
+        return _alive2_request(body)
+    if tag == _PORT_PLEASE2_REQ:
+        return PortPlease2Request(_sought_name(body))
+    if tag == _STOP_REQ:
+        if len(body) == 1:
+            raise _wrong("a name of 0 bytes", 1)
+        return StopRequest(body[1:].partition(b"\0")[0].decode(errors="surrogateescape"))
     if tag in _BARE:
-        return _BARE[tag]()
+        return _BARE[tag]()  # whatever else is in the body: epmd does not look
     raise _wrong(f"unknown request {tag}", 0)
+
+
+def _alive2_request(body: bytes) -> Alive2Request | UnfitAlive2Request:
+    port, node_type, protocol, highest, lowest, name, extra = _node_fields(body, 1)
+    if len(body) <= 13:
+        raise _wrong("a name of 0 bytes", 11)
+    if b"\0" in name:
+        raise _wrong("a zero byte in the name", 11 + name.index(b"\0"))
+    if len(name) > _MAX_NAME:
+        return UnfitAlive2Request(highest, f"a name of {len(name)} bytes")
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return UnfitAlive2Request(highest, f"the name {name!r}, which is not UTF-8")
+    if len(text) > _MAX_CHARACTERS:
+        return UnfitAlive2Request(highest, f"a name of {len(text)} characters")
+    if len(extra) > _MAX_NAME:
+        return UnfitAlive2Request(highest, f"an extra field of {len(extra)} bytes")
+    return Alive2Request(port, text, node_type, highest, lowest, protocol, extra)
+
+
+def _sought_name(body: bytes) -> str:
+    """The name in a PORT_PLEASE2_REQ, which may end with a zero byte, as in C."""
+    name = body[1:].removesuffix(b"\0")
+    if b"\0" in name:
+        raise _wrong("a zero byte in the name", 1 + name.index(b"\0"))
+    text = _text(name, 1)
+    if len(text) >= _MAX_CHARACTERS:  # one less than in ALIVE2_REQ: epmd counts the zero byte as well
+        raise _wrong(f"a name of {len(text)} characters", 1)
+    return text
 
 
 def _alive2_reply(data: bytes) -> Alive2Reply | None:
@@ -368,17 +433,17 @@ def _port2_reply(data: bytes) -> PortPlease2Reply | None:
     if len(data) < end:
         return None
     port, node_type, protocol, highest, lowest, name, extra = _node_fields(data, 2)
-    return PortPlease2Reply(0, port, node_type, protocol, highest, lowest, name, extra)
+    return PortPlease2Reply(0, port, node_type, protocol, highest, lowest, _text(name, 2 + _NODE.size + 2), extra)
 
 
-def _node_fields(data: bytes, offset: int) -> tuple[int, int, int, int, int, str, bytes]:
+def _node_fields(data: bytes, offset: int) -> tuple[int, int, int, int, int, bytes, bytes]:
     """Port, type, protocol, versions, name, extra. Bytes after the extra field are ignored, as EPMD does."""
     if len(data) < offset + _NODE.size:
         raise _wrong("fields missing", len(data))
     port, node_type, protocol, highest, lowest = _NODE.unpack_from(data, offset)
     name, offset = _take(data, offset + _NODE.size)
     extra, _ = _take(data, offset)
-    return port, node_type, protocol, highest, lowest, _text(name, offset - len(name)), extra
+    return port, node_type, protocol, highest, lowest, name, extra
 
 
 def _take(data: bytes, offset: int) -> tuple[bytes, int]:

@@ -1,13 +1,16 @@
 """The client against our own server; tests/interop/test_epmd.py has the genuine one on either side."""
 
+import itertools
+import logging
+
 import pytest
 import trio
 import trio.testing
 
-from erlang_interop.errors import EpmdError, EpmdUnavailable, NameTaken, NoSuchNode
+from erlang_interop.errors import ConnectTimeout, EpmdError, EpmdUnavailable, HostNotFound, NameTaken, NoSuchNode
 from erlang_interop.runtime import EpmdAddress, EpmdServer
 from erlang_interop.runtime import epmd as client
-from erlang_interop.runtime.transport import Stream, listen
+from erlang_interop.runtime.transport import Stream, listen, open_stream
 from erlang_interop.wire.epmd import EPMD_PORT, Alive2Reply, NodeEntry, encode_alive2_reply
 from tests.support import free_port
 
@@ -54,7 +57,7 @@ async def test_what_is_no_epmd_is_told_apart() -> None:
     listener = await listen("127.0.0.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.serve, http, nursery)
-        with pytest.raises(EpmdUnavailable, match="does not register nodes"):
+        with pytest.raises(EpmdUnavailable, match="does not answer as EPMD does"):
             await client.register(EpmdAddress(port=listener.port), "one", 1, visible=False)
         with pytest.raises(NoSuchNode, match="does not answer as EPMD does"):
             await client.look_up("127.0.0.1", listener.port, "one")
@@ -111,6 +114,86 @@ async def registered_at(address: EpmdAddress, expected: list[NodeEntry], *, gone
                 if gone_is_fine:
                     return
             await trio.lowlevel.checkpoint()
+
+
+async def test_an_epmd_that_takes_the_connection_and_never_answers(autojump_clock: trio.testing.MockClock) -> None:
+    listener = await listen("127.0.0.1")  # the kernel takes the connections; nobody accepts them
+    stuck = EpmdAddress(port=listener.port)
+    with pytest.raises(EpmdUnavailable, match=rf"EPMD on {stuck} did not answer within 10 s: is it suspended"):
+        await client.register(stuck, "one", 1, visible=False)
+    with pytest.raises(
+        ConnectTimeout, match=rf"cannot look one@127\.0\.0\.1 up: EPMD on {stuck} did not answer within 3"
+    ):
+        await client.look_up("127.0.0.1", stuck.port, "one", patience=3)
+    with pytest.raises(EpmdUnavailable, match="did not answer"):
+        await client.names(stuck)
+    listener.close()
+
+
+async def test_a_host_that_nobody_knows_is_not_an_epmd_that_is_missing() -> None:
+    with pytest.raises(HostNotFound):
+        await client.look_up("no-such-host.invalid", 1, "one")
+    with pytest.raises(HostNotFound):
+        await client.names(EpmdAddress("no-such-host.invalid", 1))
+
+
+def test_a_node_on_ipv6_registers_there() -> None:
+    assert EpmdAddress.from_environment("::1").host == "::1"
+    assert EpmdAddress.from_environment("host.example").host == "127.0.0.1"
+    assert str(EpmdAddress("::1", 4369)) == "[::1]:4369"
+
+
+async def test_what_is_logged_when_epmd_goes_and_comes_back(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for each change, however many attempts there are between; they become rarer, and never stop."""
+    ends = [trio.Event(), trio.Event()]
+    still_open = iter(ends)
+
+    async def hold(stream: Stream) -> None:
+        try:
+            await next(still_open).wait()
+        finally:
+            stream.close()
+
+    listener = await listen("127.0.0.1")
+    answers: list[EpmdError | None] = [
+        *(EpmdUnavailable("nobody") for _ in range(20)),
+        *(NameTaken("somebody else has it") for _ in range(20)),
+        *(EpmdUnavailable("nobody") for _ in range(5)),
+        NameTaken("somebody else has it"),
+        None,
+    ]
+    times: list[float] = []
+
+    async def again() -> client.Registration:
+        times.append(trio.current_time())
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return client.Registration(1, await open_stream("127.0.0.1", listener.port))
+
+    with caplog.at_level(logging.INFO, "erlang_interop.epmd"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.serve, hold, nursery)
+            first = client.Registration(1, await open_stream("127.0.0.1", listener.port))
+            nursery.start_soon(client.stay_registered, first, again)
+            await trio.sleep(100)
+            assert times == [], "nothing is asked while the connection stands"
+            ends[0].set()
+            await trio.sleep(1000)
+            nursery.cancel_scope.cancel()
+    listener.close()
+    assert not answers
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4, lines
+    assert lines[0].startswith("EPMD went away")
+    assert lines[1] == lines[2]
+    assert lines[1].endswith("not registered, and tries on: somebody else has it")
+    assert lines[3] == "registered with EPMD again"
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert waits[:5] == pytest.approx([0.4, 0.8, 1.6, 3.2, 5.0])
+    assert max(waits) == pytest.approx(5.0)
 
 
 async def test_a_name_is_free_as_soon_as_its_node_has_left(address: EpmdAddress) -> None:

@@ -22,6 +22,7 @@ from erlang_interop.wire.epmd import (
     RequestReader,
     StopRequest,
     TextReply,
+    UnfitAlive2Request,
     encode_alive2_reply,
     encode_dump_reply,
     encode_names_reply,
@@ -57,9 +58,61 @@ def test_requests_are_read_in_any_portions(request_: Request, wire: str) -> None
     check_parser(lambda: RequestReader().receive_data, bytes.fromhex(wire), [request_])
 
 
-def test_requests_behind_each_other() -> None:
-    data = b"".join(bytes.fromhex(wire) for _, wire in REQUESTS)
-    check_parser(lambda: RequestReader().receive_data, data, [request for request, _ in REQUESTS])
+@pytest.mark.parametrize(("request_", "wire"), REQUESTS, ids=lambda value: str(value)[:30])
+def test_a_connection_carries_one_request(request_: Request, wire: str) -> None:
+    data = bytes.fromhex(wire)
+    with pytest.raises(RemoteProtocolError, match="bytes behind the request"):
+        RequestReader().receive_data(data + data)
+    reader = RequestReader()
+    assert reader.receive_data(data) == [request_]
+    with pytest.raises(RemoteProtocolError, match="more than one request"):
+        reader.receive_data(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("body", "received"),
+    [
+        # genuine: all of these were answered as if only the first bytes had been there
+        (b"n and more", NamesRequest()),
+        (b"d\0", DumpRequest()),
+        (b"k123", KillRequest()),
+        (b"spy\0more", StopRequest("py")),
+        (b"s\xff", StopRequest("\udcff")),
+        (b"zpy\0", PortPlease2Request("py")),
+        (b"z" + b"a" * 254, PortPlease2Request("a" * 254)),
+        (bytes.fromhex("78126748000006000600027079000001"), Alive2Request(4711, "py")),
+        (bytes.fromhex("7812674800000600060000000101"), Alive2Request(4711, "", extra=b"\x01")),
+    ],
+)
+def test_what_epmd_is_lenient_about(body: bytes, received: Request) -> None:
+    assert RequestReader().receive_data(len(body).to_bytes(2, "big") + body) == [received]
+
+
+def alive2(name: bytes, extra: bytes = b"") -> bytes:
+    """An ALIVE2_REQ that may be wrong."""
+    head = bytes.fromhex("781267480000060006")
+    body = b"".join((head, len(name).to_bytes(2, "big"), name, len(extra).to_bytes(2, "big"), extra))
+    return len(body).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (alive2("ñ".encode() * 256), "a name of 256 characters"),
+        (alive2(b"a" * 1021), "a name of 1021 bytes"),
+        (alive2(b"py\xff"), r"the name b'py\xff', which is not UTF-8"),
+        (alive2(b"py", bytes(1021)), "an extra field of 1021 bytes"),
+    ],
+)
+def test_what_epmd_answers_to_and_does_not_take(data: bytes, why: str) -> None:
+    assert RequestReader().receive_data(data) == [UnfitAlive2Request(6, why)]
+
+
+@pytest.mark.parametrize("data", [alive2("ñ".encode() * 255), alive2("𝄞".encode() * 255), alive2(b"a", bytes(1020))])
+def test_the_longest_that_epmd_takes(data: bytes) -> None:
+    (request,) = RequestReader().receive_data(data)
+    assert isinstance(request, Alive2Request)
+    assert encode_request(request) == data
 
 
 def receiver(request: Request) -> Callable[[], Callable[[bytes], list[Any]]]:
@@ -103,7 +156,9 @@ def test_replies_are_encoded_as_epmd_does() -> None:
     assert encode_port2_reply(PY).hex() == "770012674800000600060002707900020102"
     assert encode_port2_reply(PortPlease2Reply(1)).hex() == "7701"
     assert encode_names_reply(14369, [NodeEntry("old", 4713), NodeEntry("py", 4711)]).hex() == NAMES
-    assert encode_dump_reply(4369, [NodeEntry("py", 1)]) == b"\0\0\x11\x11active name     <py> at port 1, fd = -1\n"
+    assert encode_dump_reply(4369, [NodeEntry("py", 1)], [NodeEntry("old", 2)]) == (
+        b"\0\0\x11\x11active name     <py> at port 1, fd = -1\n\0old/unused name <old>, port = 2, fd = -1 \n\0"
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -118,8 +173,8 @@ def test_names_end_with_the_connection(size: int) -> None:
 
 
 def test_lines_that_are_no_names_are_passed_over() -> None:
-    text = "name a at port 1\nname b at port x\n\nnonsense\nname c at port 2 \nname d at port 3"
-    assert TextReply(4369, text).names == [NodeEntry("a", 1), NodeEntry("d", 3)]
+    text = "name a at port 1\nname b at port x\n\nnonsense\nname c at port 2 \nname d at port 3\nname e f at port 4"
+    assert TextReply(4369, text).names == [NodeEntry("a", 1), NodeEntry("d", 3), NodeEntry("e f", 4)]
 
 
 @pytest.mark.parametrize(("data", "text"), [(b"OK", "OK"), (b"NO", "NO"), (b"", "")])
@@ -157,7 +212,14 @@ def test_another_server_on_the_port(request_: Request) -> None:
     [
         (b"\x00\x00", "without a tag"),
         (b"\x00\x01\x05", "unknown request 5"),
-        (b"GET / HTTP/1.1\r\n" + bytes(20000), "unknown request 84"),
+        (b"GET / HTTP/1.1\r\n", "a request of 18245 bytes; 3057 are the most"),
+        (b"\x0b\xf2n" + bytes(3057), "a request of 3058 bytes"),
+        (b"\x00\x01s", "name of 0 bytes"),
+        (b"\x00\x02z\x00", "name of 0 bytes"),
+        (b"\x00\x04za\x00b", "zero byte in the name"),
+        (alive2(b"a\0b"), "zero byte in the name"),
+        (alive2(b""), "name of 0 bytes"),
+        (b"\x01\x00z" + b"a" * 255, "name of 255 characters"),
         (b"\x00\x01z", "name of 0 bytes"),
         (b"\x00\x02z\xff", "not UTF-8"),
         (b"\x00\x05x\x12\x67\x48\x00", "fields missing"),
@@ -175,7 +237,7 @@ def test_malformed_requests(data: bytes, match: str) -> None:
 
 
 def test_names_beyond_ascii_and_a_long_extra_field() -> None:
-    request = Alive2Request(1, "blå_ñ", extra=bytes(60000))
+    request = Alive2Request(1, "blå_ñ", extra=bytes(1020))
     assert RequestReader().receive_data(encode_request(request)) == [request]
     reply = PortPlease2Reply(0, 1, name="blå_ñ", extra=bytes(65535))
     check = ReplyReader(PortPlease2Request("blå_ñ"))
@@ -189,8 +251,9 @@ def test_names_beyond_ascii_and_a_long_extra_field() -> None:
     [
         Alive2Request(65536, "a"),
         Alive2Request(1, ""),
-        Alive2Request(1, "a" * 2000),
-        Alive2Request(1, "a", extra=bytes(65535)),
+        Alive2Request(1, "a" * 256),
+        Alive2Request(1, "\ud800"),
+        Alive2Request(1, "a", extra=bytes(1021)),
     ],
 )
 def test_what_does_not_fit_is_refused(request_: Alive2Request) -> None:
