@@ -41,6 +41,7 @@ from .errors import (
     NotConnected,
     ProtocolError,
     RemoteProtocolError,
+    SpawnError,
     Superseded,
     SupervisorError,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "Record",
     "Reference",
     "RemoteProtocolError",
+    "SpawnError",
     "Stop",
     "Superseded",
     "Supervisor",

@@ -10,7 +10,8 @@
     │       └── HandshakeError ► CookieMismatch · NotAllowed · MissingFlags · Superseded · TlsError ► CertificateError
     ├── ConnectError ► NodeUnreachable · NoSuchNode · HostNotFound · ConnectTimeout · ConnectRefused
     ├── EpmdError ► EpmdUnavailable · NameTaken
-    ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · BadAddress · CookieMissing · SupervisorError
+    ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · BadAddress · CookieMissing
+    ├── SpawnError · SupervisorError
     ├── TlsOptionsError (ValueError)
     └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc
     Exit                                                              outside the tree: control flow, as in Erlang
@@ -56,6 +57,7 @@ __all__ = [
     "NotConnected",
     "ProtocolError",
     "RemoteProtocolError",
+    "SpawnError",
     "Superseded",
     "SupervisorError",
     "TermSyntaxError",
@@ -260,6 +262,27 @@ class NotConnected(ErlangInteropError):
     def __str__(self) -> str:
         """The message alone."""
         return self.message
+
+
+class SpawnError(ErlangInteropError):
+    """A node did not start the process that it was asked for.
+
+    Attributes:
+        peer: Name of that node.
+        function: ``module:function`` that was to run.
+        reason: What it said: ``notsup`` (it starts none by request), ``noconnection``, ``badopt``, ``system_limit``.
+    """
+
+    def __init__(self, peer: str, function: str, reason: Any) -> None:
+        """All three are for programs as well."""
+        super().__init__(peer, function, reason)
+        self.peer = peer
+        self.function = function
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """``node did not start module:function: reason``."""
+        return f"{self.peer} did not start {self.function}: {getattr(self.reason, 'name', self.reason)}"
 
 
 class NameAlreadyRegistered(ErlangInteropError):

@@ -122,7 +122,9 @@ OFFERED: Final = (
     | DFlag.BIG_SEQTRACE_LABELS
     | DFlag.EXIT_PAYLOAD
     | DFlag.FRAGMENTS
+    | DFlag.SPAWN
     | DFlag.ALIAS
+    | DFlag.ALTACT_SIG
     | DFlag.NATIVE_RECORDS
 )
 

@@ -8,26 +8,38 @@ Source: ERTS manual, "Processes"; erl_dist_protocol, "Control Messages"; ``erts_
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import RemoteProtocolError
-from ..terms import Pid
-from ..wire.control import Op, describe, packer
+from ..terms import Pid, Reference
+from ..wire.control import (
+    ALTACT_ALIAS,
+    ALTACT_EXIT,
+    ALTACT_NAME,
+    ALTACT_PRIO,
+    ALTACT_TOKEN,
+    Op,
+    describe,
+    packer,
+)
 from ..wire.unlink import Link, LinkState
 from .atoms import NOPROC
+from .tracing import as_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .peer import Peer
+    from .process import LocalProcess
     from .signals import Router
-
-log = logging.getLogger("erlang_interop.process")
+    from .tracing import Token
 
 _payload_exit: Final = packer(Op.PAYLOAD_EXIT)
 _payload_monitor_p_exit: Final = packer(Op.PAYLOAD_MONITOR_P_EXIT)
 _unlink_id_ack: Final = packer(Op.UNLINK_ID_ACK)
+
+_EXITS_WITHOUT_PAYLOAD: Final = frozenset({Op.EXIT, Op.EXIT_TT, Op.EXIT2, Op.EXIT2_TT})
+_EXITS_WITH_TOKEN: Final = frozenset({Op.EXIT_TT, Op.PAYLOAD_EXIT_TT, Op.EXIT2_TT, Op.PAYLOAD_EXIT2_TT})
 
 _OP_REG_SEND: Final = int(Op.REG_SEND)
 _OP_SEND_SENDER: Final = int(Op.SEND_SENDER)
@@ -40,13 +52,12 @@ class Incoming:
         self._router = router
         self._handlers: dict[int, Callable[[Peer, tuple[Any, ...], Any], None]] = {
             Op.SEND: self._in_send,
-            Op.SEND_TT: self._in_send,
-            Op.SEND_SENDER: self._in_send,
-            Op.SEND_SENDER_TT: self._in_send,
-            Op.REG_SEND: self._in_reg_send,
-            Op.REG_SEND_TT: self._in_reg_send,
+            Op.SEND_TT: self._in_send_tt,
+            Op.SEND_SENDER_TT: self._in_send_tt,
+            Op.REG_SEND_TT: self._in_reg_send_tt,
             Op.ALIAS_SEND: self._in_alias_send,
-            Op.ALIAS_SEND_TT: self._in_alias_send,
+            Op.ALIAS_SEND_TT: self._in_alias_send_tt,
+            Op.ALTACT_SIG_SEND: self._in_altact,
             Op.LINK: self._in_link,
             Op.UNLINK_ID: self._in_unlink_id,
             Op.UNLINK_ID_ACK: self._in_unlink_id_ack,
@@ -63,6 +74,10 @@ class Incoming:
             Op.MONITOR_P_EXIT: self._in_monitor_exit,
             Op.PAYLOAD_MONITOR_P_EXIT: self._in_monitor_exit,
             Op.GROUP_LEADER: self._in_group_leader,
+            Op.SPAWN_REQUEST: self._in_spawn_request,
+            Op.SPAWN_REQUEST_TT: self._in_spawn_request,
+            Op.SPAWN_REPLY: self._in_spawn_reply,
+            Op.SPAWN_REPLY_TT: self._in_spawn_reply,
         }
 
     def dispatch(self, peer: Peer, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
@@ -81,27 +96,59 @@ class Incoming:
                 if process is not None:
                     process.deliver(payload)
                 continue
-            handler = handlers.get(op)
-            if handler is None:
-                raise RemoteProtocolError(
-                    f"{describe(control, payload)} needs a flag that was not offered",
-                    peer=peer.name.name,
-                    rule="erl_dist_protocol#protocol-between-connected-nodes",
-                )
-            handler(peer, control, payload)
+            handlers[op](peer, control, payload)
 
     def _in_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.processes.get(control[2])
         if process is not None:
             process.deliver(payload)
 
-    def _in_reg_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+    def _in_send_tt(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        process = self._router.processes.get(control[2])
+        if process is not None:
+            _deliver_traced(process, payload, control[3])
+
+    def _in_reg_send_tt(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.names.get(control[3])
         if process is not None:
-            process.deliver(payload)
+            _deliver_traced(process, payload, control[4])
 
     def _in_alias_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        self._router.deliver_alias(control[2], payload)
+        self._router.aliases.deliver(control[2], payload)
+
+    def _in_alias_send_tt(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        self._router.aliases.deliver(control[2], payload, as_token(control[3]))
+
+    def _in_altact(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        """A message or an exit signal, perhaps with priority, to a pid, a name or an alias."""
+        router = self._router
+        flags, sender, to = control[1], control[2], control[3]
+        kind = Reference if flags & ALTACT_ALIAS else Pid
+        named = flags & ALTACT_NAME
+        if (named and (flags & ALTACT_ALIAS or type(to) in (Pid, Reference))) or (not named and type(to) is not kind):
+            raise _refusal(peer, control, "has flags that do not fit its destination", "DOP_ALTACT_SIG_SEND")
+        token = None
+        if flags & ALTACT_TOKEN:
+            if len(control) < 5:
+                raise _refusal(peer, control, "has no token", "DOP_ALTACT_SIG_SEND")
+            token = as_token(control[4])
+        priority = bool(flags & ALTACT_PRIO)
+        if flags & ALTACT_ALIAS:
+            if flags & ALTACT_EXIT:
+                router.aliases.exit(sender, to, payload, token, priority)
+            else:
+                router.aliases.deliver(to, payload, token, priority)
+            return
+        # Without a priority alias nobody gives anything priority.
+        process = router.names.get(to) if named else router.processes.get(to)
+        if process is None:
+            return
+        if flags & ALTACT_EXIT:
+            router.exit_signal(process, sender, payload, linked=False, token=token)
+        elif token is None:
+            process.deliver(payload)
+        else:
+            process.deliver_marked(payload, token, False)
 
     def _in_link(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         _, from_pid, to_pid = control
@@ -148,12 +195,14 @@ class Incoming:
         counts = link.exit_received()
         self._router.forget_link(peer, process, from_pid)
         if counts:
-            self._router.exit_signal(process, from_pid, _reason(control, payload), linked=True)
+            reason, token = _reason(control, payload)
+            self._router.exit_signal(process, from_pid, reason, linked=True, token=token, priority=link.priority)
 
     def _in_exit2(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.processes.get(control[2])
         if process is not None:
-            self._router.exit_signal(process, control[1], _reason(control, payload), linked=False)
+            reason, token = _reason(control, payload)
+            self._router.exit_signal(process, control[1], reason, linked=False, token=token)
 
     def _in_monitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         _, from_pid, to_proc, ref = control
@@ -164,14 +213,8 @@ class Incoming:
                 self._check_node(to_proc, peer, control)
             peer.emit(_payload_monitor_p_exit(to_proc, from_pid, ref), NOPROC)
             return
-        if ref in peer.watched or ref in process.watchers:
-            raise RemoteProtocolError(
-                f"{describe(control)} has the reference of another monitor",
-                peer=peer.name.name,
-                rule="erl_dist_protocol#control_message, MONITOR_P",
-            )
-        process.watchers[ref] = (from_pid, to_proc if by_pid else (to_proc, self._router.name))
-        peer.watched[ref] = process.pid
+        shown = to_proc if by_pid else (to_proc, self._router.name)
+        self._router.watch(peer, process, ref, from_pid, shown, control)
 
     def _in_demonitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         pid = peer.watched.pop(control[3], None)
@@ -187,7 +230,15 @@ class Incoming:
             self._router.fire_down(owner, ref, control[4] if control[0] == Op.MONITOR_P_EXIT else payload)
 
     def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        log.debug("%s sets the group leader of %s: processes here have none", peer.name.name, control[2])
+        process = self._router.processes.get(control[2])
+        if process is not None:
+            process.group_leader = control[1]
+
+    def _in_spawn_request(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        self._router.spawning.requested(peer, control, payload)
+
+    def _in_spawn_reply(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
+        self._router.spawning.replied(peer, control)
 
     def _check_node(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> None:
         """A process that is not here may be of an older incarnation; of another node it cannot be.
@@ -195,15 +246,25 @@ class Incoming:
         The answer would name a process of that node as its sender, and a BEAM would close the connection for it.
         """
         if pid.node != self._router.name:
-            raise RemoteProtocolError(
-                f"{describe(control)} is meant for another node",
-                peer=peer.name.name,
-                rule="dist.c, erts_net_message(): external pids",
-            )
+            raise _refusal(peer, control, "is meant for another node", "external pids")
 
 
-def _reason(control: tuple[Any, ...], payload: Any) -> Any:
-    """The reason of an EXIT or EXIT2 in any of its four forms; it is the last element where there is no payload."""
-    if control[0] in (Op.EXIT, Op.EXIT2, Op.EXIT_TT, Op.EXIT2_TT):
-        return control[-1]
-    return payload
+def _deliver_traced(process: LocalProcess, message: Any, token: Any) -> None:
+    token = as_token(token)
+    if token is None:
+        process.deliver(message)
+    else:
+        process.deliver_marked(message, token, False)
+
+
+def _refusal(peer: Peer, control: tuple[Any, ...], what: str, where: str) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        f"{describe(control)} {what}", peer=peer.name.name, rule=f"dist.c, erts_net_message(): {where}"
+    )
+
+
+def _reason(control: tuple[Any, ...], payload: Any) -> tuple[Any, Token | None]:
+    """Reason and trace token of an EXIT or EXIT2; without a payload the reason is the last element."""
+    op = control[0]
+    token = as_token(control[3]) if op in _EXITS_WITH_TOKEN else None
+    return (control[-1] if op in _EXITS_WITHOUT_PAYLOAD else payload), token

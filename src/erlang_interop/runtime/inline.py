@@ -8,16 +8,19 @@ after it has returned, in the order it was sent.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import Exit
 from ..terms import Atom
+from .mailbox import UNCHANGED
 from .process import LocalProcess
+from .tracing import received
 
 if TYPE_CHECKING:
     from ..terms import Pid, Term
     from .node import Node
     from .signals import Router
+    from .tracing import Token
 
 log = logging.getLogger("erlang_interop.process")
 
@@ -71,6 +74,31 @@ class InlineProcess(LocalProcess):
         finally:
             router.running = False
 
+    def deliver_marked(self, message: Term, token: Any, priority: bool) -> None:
+        """Run the handler; what it sends carries the trace token on.
+
+        Priority makes no difference: there is no queue of messages that wait to be received.
+        """
+        if token is None or token is UNCHANGED:
+            self.deliver(message)
+        elif self._router.running:
+            self._router.ready.append((_Traced(self, token), message))
+        else:
+            self._router.running = True
+            try:
+                self.handle_traced(message, token)
+                self._router.run_ready()
+            finally:
+                self._router.running = False
+
+    def handle_traced(self, message: Term, token: Token) -> None:
+        """Run the handler with a trace token."""
+        received(self, token)
+        try:
+            self.handle(message)
+        finally:
+            self.trace_token = None
+
     def handle(self, message: Term) -> None:
         """Run the handler; the one place where its exception becomes an exit reason."""
         try:
@@ -87,6 +115,34 @@ class InlineProcess(LocalProcess):
             self.server.terminated(reason)
         except Exception:
             log.exception("%r raised in terminated()", self)
+
+
+class Turn(Protocol):
+    """What waits in the router's queue of inline servers that have a message."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is anybody to handle it."""
+
+    def handle(self, message: Term) -> None:
+        """Handle it."""
+
+
+class _Traced:
+    """An inline process in the queue of those that have a message, which came with a trace token."""
+
+    __slots__ = ("_process", "_token")
+
+    def __init__(self, process: InlineProcess, token: Token) -> None:
+        self._process = process
+        self._token = token
+
+    @property
+    def alive(self) -> bool:
+        return self._process.alive
+
+    def handle(self, message: Term) -> None:
+        self._process.handle_traced(message, self._token)
 
 
 def crash_reason(error: BaseException) -> Term:

@@ -28,7 +28,7 @@ from .timers import Timer, Timers
 from .transport import Listener, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from ..flags import DFlag
@@ -106,6 +106,7 @@ class Node:
             dirty=self._dirty,
         )
         self._router = self._distribution.router
+        self._router.spawning.node = self
         self._timers = Timers()
         self._listener: Listener | None = None
         self._tasks: trio.Nursery | None = None
@@ -328,6 +329,47 @@ class Node:
             reason = crash_reason(error)
         finally:
             self._router.terminate(process, reason)
+
+    def expose(
+        self,
+        module: Atom | str,
+        functions: Mapping[str, Callable[..., object]],
+        *,
+        with_process: bool = False,
+    ) -> None:
+        """Let other nodes start processes here that run these functions; they can start no others.
+
+        ``spawn(Node, Module, Function, Args)`` in Erlang, with ``spawn_link``, ``spawn_monitor``, ``spawn_opt`` and
+        ``spawn_request``, and ``process.spawn_request`` in Python, then run ``functions[Function](*Args)`` as the code
+        of a new process of this node. What the function raises is the exit reason. For anything that was not exposed,
+        and for a number of arguments that the function cannot take, the process ends as ``undef``, as on a BEAM.
+
+        Args:
+            module: The Erlang name of the module. Exposing more of a module adds to it.
+            functions: Name in Erlang to function. An ordinary function runs to its end before anything else of the
+                node does; an ``async`` one may wait.
+            with_process: The function's first argument is the process, as with ``spawn``, to receive and send with.
+
+        Raises:
+            BadName: a name is neither str nor Atom.
+            TypeError: a value is not callable.
+        """
+        named = {atom_of(name): fn for name, fn in functions.items()}
+        self._router.spawning.expose(atom_of(module), named, with_process=with_process)
+
+    def unexpose(self, module: Atom | str) -> None:
+        """Take back all that was exposed as ``module``; processes that run go on. Raises BadName if nothing was."""
+        self._router.spawning.unexpose(atom_of(module))
+
+    def new_process_by_request(self) -> Process | None:
+        """For ``spawning.py``: a process that has no code yet. None when the node stops."""
+        if self._distribution.stopping or self._tasks is None:
+            return None
+        return self._new_process(None, None)
+
+    def begin(self, process: Process, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+        """For ``spawning.py``: the code of that process."""
+        self._nursery.start_soon(self._run, process, fn, args, name=f"{fn!r} as {process.pid}")
 
     @asynccontextmanager
     async def open_process(self, name: Atom | str | None = None) -> AsyncIterator[Process]:

@@ -122,6 +122,8 @@ class Peer:
         self.spawns: dict[Reference, SpawnRequest] = {}
         #: Whether it understands ALTACT_SIG_SEND. Taken for granted until it is known: see release_queue.
         self.altact = True
+        #: Whether it starts processes by request, taken for granted in the same way.
+        self.can_spawn = True
         #: Processes here that monitor the node (``monitor_node/2``), and how often.
         self.node_monitors: dict[Pid, int] = {}
         self._queue: list[tuple[tuple[Any, ...], Any]] = []
@@ -147,7 +149,7 @@ class Peer:
     def entries(self) -> int:
         """How many links, monitors and spawn requests the tables above hold."""
         links = sum(len(remotes) for remotes in self.links.values())
-        return links + len(self.monitors) + len(self.watched) + len(self.node_monitors)
+        return links + len(self.monitors) + len(self.watched) + len(self.node_monitors) + len(self.spawns)
 
     # -- sending
 
@@ -266,6 +268,7 @@ class Peer:
         newer = DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER | DFlag.BIG_SEQTRACE_LABELS
         self._old_forms = self.agreed & newer != newer
         self.altact = bool(self.agreed & DFlag.ALTACT_SIG)
+        self.can_spawn = bool(self.agreed & DFlag.SPAWN)
         self._token = trio.lowlevel.current_trio_token()
 
     def release_queue(self) -> None:
@@ -277,8 +280,10 @@ class Peer:
                 older = without_altact(control)
                 if older is not None:
                     self.emit(older, payload)
-            elif op in (Op.SPAWN_REQUEST, Op.SPAWN_REQUEST_TT) and not self.agreed & DFlag.SPAWN:
-                self.spawns.pop(control[1]).failed(NOTSUP)
+            elif op in (Op.SPAWN_REQUEST, Op.SPAWN_REQUEST_TT) and not self.can_spawn:
+                request = self.spawns.pop(control[1], None)
+                if request is not None:
+                    request.failed(NOTSUP)
             else:
                 self.emit(control, payload)
         self._waiting.unpark_all()

@@ -8,26 +8,34 @@ peer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import trio
 
-from .atoms import DOWN
+from ..errors import BadName, SpawnError
+from ..terms import Atom, Pid, Reference
+from ..wire.control import Op, packer
+from .atoms import DOWN, LINK, MONITOR, OK, PROCESS, SPAWN_REPLY
 from .events import NodeWatch, Subscription, check_node_type
-from .mailbox import Mailbox
+from .mailbox import UNCHANGED, Mailbox, Marked
 from .signals import atom_of
+from .spawning import REPLIES
+from .tracing import as_token, received, send_exit, send_marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
-    from ..terms import Atom, Pid, Reference, Term
+    from ..terms import Term
     from ..wire.unlink import Link
     from .events import NodeType
     from .node import Node
     from .peer import Sending
     from .signals import Router
+    from .spawning import SpawnRequest
     from .timers import Timer
+    from .tracing import Token
+
+_group_leader: Final = packer(Op.GROUP_LEADER)
 
 #: Where a message can go: a pid, an alias, a name here, or a name on a node.
 Destination: TypeAlias = "Pid | Reference | Atom | str | tuple[Atom | str, Atom | str]"
@@ -43,6 +51,9 @@ class LocalProcess:
         node: The node it runs on.
         trap_exit: ``process_flag(trap_exit, true)``: exit signals arrive as ``('EXIT', from_pid, reason)``.
         alive: False once it has ended; ``exit_reason`` is then the reason.
+        group_leader: ``group_leader/0``: who does input and output for it; None if nobody ever said.
+        trace_token: What ``seq_trace:get_token/0`` shows: ``(flags, label, serial, from, prev)``, or None. It came with
+            the last message received, and goes along with all that is sent; see ``set_trace_token``.
     """
 
     __slots__ = (
@@ -50,12 +61,18 @@ class LocalProcess:
         "aliases",
         "alive",
         "exit_reason",
+        "group_leader",
         "links",
+        "monitor_options",
         "monitors",
         "names",
         "node",
         "node_watch",
         "pid",
+        "spawns",
+        "trace_clock",
+        "trace_last",
+        "trace_token",
         "trap_exit",
         "watchers",
     )
@@ -75,6 +92,14 @@ class LocalProcess:
         #: Monitors on this process: reference -> (the watcher, what its DOWN names).
         self.watchers: dict[Reference, tuple[Pid, Term]] = {}
         self.aliases: list[Reference] = []
+        self.group_leader: Pid | None = None
+        self.trace_token: Token | None = None
+        #: Serials of the last message sent and of the last one received with a token.
+        self.trace_clock = self.trace_last = 0
+        #: Of the monitors it holds, those with another tag than DOWN, or with priority; None until there is one.
+        self.monitor_options: dict[Reference, tuple[Term, bool]] | None = None
+        #: Its spawn requests that are not answered yet; None until there is one.
+        self.spawns: dict[Reference, SpawnRequest] | None = None
         #: What it wants to be told of nodes, if it ever asked.
         self.node_watch: NodeWatch | None = None
 
@@ -88,20 +113,45 @@ class LocalProcess:
         """Hand over a message. Synchronous."""
         raise NotImplementedError
 
+    def deliver_marked(self, message: Term, token: Any, priority: bool) -> None:
+        """Hand over a message with its trace token (None, or ``mailbox.UNCHANGED``, if it has none) and priority."""
+        raise NotImplementedError
+
+    def deliver_down(self, ref: Reference, target: Term, reason: Term) -> None:
+        """Hand over the DOWN of the monitor ``ref``."""
+        if self.monitor_options is None:
+            self.deliver((DOWN, ref, PROCESS, target, reason))
+        else:
+            tag, priority = self.monitor_options.pop(ref, (DOWN, False))
+            self.deliver_marked((tag, ref, PROCESS, target, reason), UNCHANGED, priority)
+
+    def set_monitor_options(self, ref: Reference, tag: Term, priority: bool) -> None:
+        """The monitor ``ref`` has a tag of its own, or fires with priority."""
+        if priority or tag != DOWN:
+            if self.monitor_options is None:
+                self.monitor_options = {}
+            self.monitor_options[ref] = (tag, priority)
+
     def ended(self, reason: Term) -> None:
         """The process is no more; all its links, monitors and names are dealt with. Synchronous."""
         raise NotImplementedError
 
-    def discard_messages(self, match: Callable[[Term], bool]) -> None:
-        """Remove matching messages that were not yet received, where there is such a place."""
+    def discard_messages(self, match: Callable[[Term], bool]) -> int:
+        """Remove matching messages that were not yet received, where there is such a place; how many there were."""
+        return 0
 
     # -- what its code calls
 
-    def send(self, dest: Destination, message: Term) -> Sending:
+    def send(self, dest: Destination, message: Term, *, priority: bool = False) -> Sending:
         """Send ``message``: it is under way when this returns, in order behind all that this process sent before.
 
         Like Erlang's ``!`` it does not fail when nobody is there. A node that is not connected is dialled; when that
         fails the message is lost, as on a BEAM.
+
+        Args:
+            priority: A priority message: received through a priority alias (``alias(priority=True)``) it goes before
+                all ordinary messages. Any other destination takes it as an ordinary one, and so does a node before
+                OTP 28.
 
         Returns:
             An awaitable. Nothing needs to be awaited for the message to leave; ``await`` it to be parked while the
@@ -110,44 +160,78 @@ class LocalProcess:
         Raises:
             EncodeError: the message has a part that no external term can carry.
         """
+        if self.trace_token is not None or priority:
+            return send_marked(self._router, self, self._where(dest), message, priority)
         return self._router.send(self.pid, dest, message)
 
-    def link(self, pid: Pid) -> None:
-        """``link/1``. A pid that does not exist gives the exit signal ``noproc``."""
-        self._router.link(self, pid)
+    def _where(self, dest: Destination) -> Pid | Reference | tuple[Atom, Atom]:
+        """``dest`` with the node of a name, as an atom."""
+        if type(dest) is Pid or type(dest) is Reference:
+            return dest
+        if type(dest) is tuple and len(dest) == 2:
+            return atom_of(dest[0]), atom_of(dest[1])
+        if type(dest) is str or type(dest) is Atom:
+            return atom_of(dest), self._router.name
+        raise BadName(f"cannot send to {dest!r}: a Pid, a Reference (alias), a name or (name, node) is needed")
+
+    def link(self, pid: Pid, *, priority: bool = False) -> None:
+        """``link/1,2``. A pid that does not exist gives the exit signal ``noproc``.
+
+        Args:
+            priority: The ``('EXIT', pid, reason)`` of this link goes before all ordinary messages. A ``link`` without
+                it to a process that is linked already takes that back.
+        """
+        self._router.link(self, pid, priority=priority)
 
     def unlink(self, pid: Pid) -> None:
         """``unlink/1``: no exit signal from ``pid`` arrives through this link afterwards."""
         self._router.unlink(self, pid)
 
-    def monitor(self, target: MonitorTarget, *, alias: str | None = None) -> Reference:
+    def monitor(
+        self, target: MonitorTarget, *, alias: str | None = None, tag: Term = DOWN, priority: bool = False
+    ) -> Reference:
         """``monitor(process, target)``: one ``('DOWN', ref, 'process', object, reason)`` when ``target`` ends.
 
         Args:
             target: A pid, a name of this node, or ``(name, node)``. The object is the pid, or ``(name, node)``.
             alias: ``"demonitor"`` or ``"reply_demonitor"`` (or ``"explicit_unalias"``): the reference is also an
                 alias of this process, as with the option ``{alias, Mode}``.
+            tag: What stands in the place of ``DOWN``, as with the option ``{tag, Tag}``.
+            priority: The DOWN goes before all ordinary messages, as with the option ``priority``.
         """
-        return self._router.monitor(self, target, alias)
+        return self._router.monitor(self, target, alias, tag, priority)
 
-    def demonitor(self, ref: Reference, *, flush: bool = False) -> bool:
+    def demonitor(self, ref: Reference, *, flush: bool = False, info: bool = False) -> bool:
         """``demonitor/2``: no DOWN for ``ref`` is delivered any more; ``flush`` removes one that already was.
 
+        Args:
+            flush: Remove the message of the monitor, whatever its tag, from the mailbox.
+            info: Let the result tell, with ``flush``, that there was no message to remove. (Without ``flush`` the
+                result is what the option ``info`` says in any case.)
+
         Returns:
-            True if the monitor was active.
+            True if the monitor was active. With both options: True if its message neither was nor will be delivered.
         """
         active = self._router.demonitor(self, ref)
+        flushed = 0
         if flush and not active:
-            self.discard_messages(
-                lambda message: (
-                    type(message) is tuple and len(message) == 5 and message[0] == DOWN and message[1] == ref
-                )
+            flushed = self.discard_messages(
+                lambda message: type(message) is tuple and len(message) == 5 and message[1] == ref
             )
-        return active
+        return not flushed if flush and info else active
 
-    def exit(self, pid: Pid, reason: Term) -> None:
-        """``exit/2``: send the exit signal ``reason`` to ``pid`` (``Atom("kill")`` cannot be trapped)."""
-        self._router.exit(self.pid, pid, reason)
+    def exit(self, pid: Pid | Reference, reason: Term, *, priority: bool = False) -> None:
+        """``exit/2,3``: send the exit signal ``reason`` to ``pid`` (``Atom("kill")`` cannot be trapped).
+
+        Args:
+            pid: A process, or an alias of one; that needs OTP 28 there, and is dropped by an older node.
+            priority: A process that traps exits receives it before all ordinary messages, if ``pid`` is a priority
+                alias of it.
+        """
+        if self.trace_token is not None or priority or type(pid) is Reference:
+            send_exit(self._router, self, pid, reason, priority)
+        else:
+            self._router.exit(self.pid, pid, reason)
 
     def monitor_nodes(
         self,
@@ -221,13 +305,85 @@ class LocalProcess:
         """Give the name back. Raises ``BadName`` if it is not registered."""
         self._router.unregister(name)
 
-    def alias(self, *, reply: bool = False) -> Reference:
-        """``alias/1``: a reference that can be sent to. ``reply``: it ends with the first message."""
-        return self._router.alias(self, "reply" if reply else "explicit_unalias")
+    def alias(self, *, reply: bool = False, priority: bool = False) -> Reference:
+        """``alias/1``: a reference that can be sent to.
+
+        Args:
+            reply: It ends with the first message.
+            priority: What is sent to it as a priority message or exit signal goes before all ordinary messages.
+        """
+        return self._router.aliases.add(self, "reply" if reply else "explicit_unalias", priority=priority)
 
     def unalias(self, ref: Reference) -> bool:
         """``unalias/1``: True if the alias was active."""
-        return self._router.unalias(self, ref)
+        return self._router.aliases.remove(self, ref)
+
+    def set_group_leader(self, leader: Pid, pid: Pid) -> None:
+        """``group_leader(leader, pid)``: ``leader`` does input and output for ``pid``, here or elsewhere."""
+        if pid.node != self._router.name:
+            self._router.peer(pid.node).emit(_group_leader(leader, pid))
+        elif pid in self._router.processes:
+            self._router.processes[pid].group_leader = leader
+
+    def set_trace_token(self, token: Token | None) -> None:
+        """``seq_trace:set_token/1``: trace what is sent from now on, and what comes of it; None ends that here.
+
+        Args:
+            token: ``(flags, label, serial, from, prev)``. The flags add up 1 ``send``, 2 ``receive``, 4 ``print`` and
+                8, 16, 32 for timestamps; on a BEAM they say what its system tracer is told.
+        """
+        self.trace_token = None
+        if token is not None:
+            if as_token(token) is None:
+                raise ValueError(f"{token!r} is no trace token: (flags, label, serial, from, prev) is needed")
+            self.trace_token = token
+            self.trace_clock, self.trace_last = token[2], token[4]
+
+    def spawn_request(
+        self,
+        node: Atom | str,
+        module: Atom | str,
+        function: Atom | str,
+        args: Sequence[Term],
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        reply: bool | Literal["yes", "no", "error_only", "success_only"] = True,
+        reply_tag: Term = SPAWN_REPLY,
+        options: Sequence[Term] = (),
+    ) -> Reference:
+        """``erlang:spawn_request/5``: have ``apply(module, function, args)`` run as a new process of ``node``.
+
+        The answer is a message, ``(reply_tag, ref, 'ok', pid)`` or ``(reply_tag, ref, 'error', reason)``: ``notsup`` of
+        a node that starts no processes by request, ``noconnection``, ``badopt``, ``system_limit``. With ``link`` or
+        ``monitor`` it comes before any exit signal or DOWN of the new process; ``ref`` is also the monitor's.
+
+        Args:
+            reply: Which answers there are to be.
+            reply_tag: First element of the answer.
+            options: Further options, as ``(Atom("priority"), Atom("low"))``; ``{monitor, MonitorOpts}`` among them.
+
+        Raises:
+            BadName: a name is neither str nor Atom.
+            EncodeError: an argument has a part that no external term can carry.
+            ValueError: ``reply`` is none of these.
+        """
+        replies = REPLIES.get(reply)
+        if replies is None:
+            raise ValueError(f"reply is True, 'yes', 'no', 'error_only' or 'success_only', not {reply!r}")
+        asked = [*options, *[LINK] * link, *[MONITOR] * monitor]
+        names = (atom_of(node), atom_of(module), atom_of(function))
+        return self._router.spawning.request(self, *names, list(args), asked, replies, reply_tag)
+
+    def spawn_request_abandon(self, ref: Reference) -> bool:
+        """``erlang:spawn_request_abandon/1``: have nothing to do with what comes of the request ``ref``.
+
+        A process may be started nevertheless; if it was to be linked it then gets the exit signal ``abandoned``.
+
+        Returns:
+            True if the request was this process's and not answered yet.
+        """
+        return self._router.spawning.abandon(self, ref)
 
     def make_ref(self) -> Reference:
         """``make_ref/0``."""
@@ -241,7 +397,7 @@ class Process(LocalProcess):
 
     def __init__(self, node: Node, router: Router, pid: Pid) -> None:
         super().__init__(node, router, pid)
-        self.mailbox = Mailbox()
+        self.mailbox = Mailbox(self._received)
         #: Cancelled when an exit signal ends the process.
         self.scope = trio.CancelScope()
 
@@ -249,13 +405,39 @@ class Process(LocalProcess):
         """Put it into the mailbox."""
         self.mailbox.put(message)
 
+    def deliver_marked(self, message: Term, token: Any, priority: bool) -> None:
+        """Put it into the mailbox, with what came with it."""
+        self.mailbox.put_marked(Marked(message, token, priority))
+
+    def deliver_down(self, ref: Reference, target: Term, reason: Term) -> None:
+        """Put it into the mailbox. It is the system's message: the trace token stays what it is."""
+        if self.monitor_options is None and not self.mailbox.marked:
+            self.mailbox.put((DOWN, ref, PROCESS, target, reason))
+        else:
+            tag, priority = (self.monitor_options or {}).pop(ref, (DOWN, False))
+            self.mailbox.put_marked(Marked((tag, ref, PROCESS, target, reason), UNCHANGED, priority))
+
+    def set_trace_token(self, token: Token | None) -> None:
+        """See LocalProcess."""
+        super().set_trace_token(token)
+        if token is not None:
+            self.mailbox.marked = True
+
+    def _received(self, token: Any) -> bool:
+        """A message was taken: the token that came with it is the process's now. Whether it has one."""
+        if token is None:
+            self.trace_token = None
+        elif token is not UNCHANGED:
+            received(self, token)
+        return self.trace_token is not None
+
     def ended(self, reason: Term) -> None:
         """Stop the task."""
         self.scope.cancel()
 
-    def discard_messages(self, match: Callable[[Term], bool]) -> None:
+    def discard_messages(self, match: Callable[[Term], bool]) -> int:
         """Take matching messages out of the mailbox."""
-        self.mailbox.discard(match)
+        return self.mailbox.discard(match)
 
     async def receive(self, match: Callable[[Term], bool] | None = None, *, timeout: float | None = None) -> Term:
         """Take the oldest message, or the oldest for which ``match(message)`` is true; the others stay in order.
@@ -278,3 +460,38 @@ class Process(LocalProcess):
     def receive_nowait(self) -> Term:
         """The oldest message. Raises ``trio.WouldBlock`` when there is none."""
         return self.mailbox.get_nowait()
+
+    async def spawn_remote(
+        self,
+        node: Atom | str,
+        module: Atom | str,
+        function: Atom | str,
+        args: Sequence[Term],
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        options: Sequence[Term] = (),
+    ) -> Pid | tuple[Pid, Reference]:
+        """``spawn(Node, Module, Function, Args)``, ``spawn_link/4``, ``spawn_monitor/4``: wait until it is started.
+
+        If the waiting is cancelled the request is abandoned (see ``spawn_request_abandon``).
+
+        Returns:
+            The process; with ``monitor``, also the monitor's reference.
+
+        Raises:
+            SpawnError: there is no process; ``.reason`` says why, as the error answer of ``spawn_request``.
+        """
+        tag = self.make_ref()  # so that this answer is mistaken for no other, and found by nobody else
+        ref = self.spawn_request(
+            node, module, function, args, link=link, monitor=monitor, reply_tag=tag, options=options
+        )
+        try:
+            answer: Any = await self.receive(lambda message: type(message) is tuple and message[:2] == (tag, ref))
+        except BaseException:
+            self.spawn_request_abandon(ref)
+            self.discard_messages(lambda message: type(message) is tuple and message[:2] == (tag, ref))
+            raise
+        if answer[2] != OK:
+            raise SpawnError(atom_of(node).name, f"{atom_of(module).name}:{atom_of(function).name}", answer[3])
+        return (answer[3], ref) if monitor else answer[3]

@@ -11,48 +11,44 @@ from __future__ import annotations
 import logging
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BadName, EncodeError, NameAlreadyRegistered
+from ..errors import BadName, EncodeError, NameAlreadyRegistered, RemoteProtocolError
 from ..terms import Atom, Pid, Reference
-from ..wire.control import Op, packer
+from ..wire.control import Op, describe, packer
 from ..wire.unlink import Link, UnlinkIds
-from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, PROCESS, UNDEFINED
+from .aliases import Aliases
+from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, UNDEFINED
 from .events import NodeEvents
 from .incoming import Incoming
+from .losses import hand_out_loss
 from .peer import SENT, Peer, PeerState, Sending
+from .spawning import Spawning
+from .tracing import alias_send, link_exit, next_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..terms import Term
-    from .inline import InlineProcess
+    from .inline import InlineProcess, Turn
     from .process import Destination, LocalProcess, MonitorTarget
 
 log = logging.getLogger("erlang_interop.process")
 
 
-_alias_send: Final = packer(Op.ALIAS_SEND)
 _demonitor_p: Final = packer(Op.DEMONITOR_P)
 _link: Final = packer(Op.LINK)
 _monitor_p: Final = packer(Op.MONITOR_P)
-_payload_exit: Final = packer(Op.PAYLOAD_EXIT)
 _payload_exit2: Final = packer(Op.PAYLOAD_EXIT2)
 _payload_monitor_p_exit: Final = packer(Op.PAYLOAD_MONITOR_P_EXIT)
 _reg_send: Final = packer(Op.REG_SEND)
 _send_sender: Final = packer(Op.SEND_SENDER)
 _unlink_id: Final = packer(Op.UNLINK_ID)
 
-Key = TypeVar("Key")
-
 _MISSING: Final = object()
 _WORDS: Final = struct.Struct(">III")
 #: Pids count up to this id before the serial does; the id then starts again.
 _MAX_PID_ID: Final = (1 << 28) - 1
-#: The modes of an alias that end with its first message, and those that end with its monitor (erlang:monitor/3).
-_REPLY_MODES: Final = frozenset({"reply", "reply_demonitor"})
-_MONITOR_MODES: Final = frozenset({"demonitor", "reply_demonitor"})
-ALIAS_MODES: Final = frozenset({"explicit_unalias", "reply", "demonitor", "reply_demonitor"})
 
 
 def atom_of(name: Atom | str) -> Atom:
@@ -78,7 +74,8 @@ class Router:
         self._peer_for = peer_for
         self.processes: dict[Pid, LocalProcess] = {}
         self.names: dict[Atom, LocalProcess] = {}
-        self.aliases: dict[Reference, tuple[LocalProcess, str]] = {}
+        self.aliases = Aliases(self)
+        self.spawning = Spawning(self)
         self.peers: dict[Atom, Peer] = {}
         #: Who is told of nodeups and nodedowns.
         self.events = NodeEvents()
@@ -87,7 +84,7 @@ class Router:
         self._next_ref = 0
         self._unlink_ids = UnlinkIds()
         self.running = False
-        self.ready: deque[tuple[InlineProcess, Term]] = deque()
+        self.ready: deque[tuple[Turn, Term]] = deque()
         self._reaping = False
         self._dying: deque[tuple[LocalProcess, Term]] = deque()
         #: Carries out what a peer sent, in order: ``dispatch(peer, signals)``.
@@ -160,10 +157,10 @@ class Router:
             return peer.sending
         if type(dest) is Reference:
             if dest.node == self.name:
-                self.deliver_alias(dest, message)
+                self.aliases.deliver(dest, message)
                 return SENT
             peer = self.peers.get(dest.node) or self._peer_for(dest.node)
-            peer.emit(_alias_send(sender, dest), message)
+            peer.emit(alias_send(peer, sender, dest), message)
             return peer.sending
         if type(dest) is tuple and len(dest) == 2:
             name, node = atom_of(dest[0]), atom_of(dest[1])
@@ -179,18 +176,6 @@ class Router:
         if process is not None:
             process.deliver(message)
         return SENT
-
-    def deliver_alias(self, ref: Reference, message: Term) -> None:
-        """Hand ``message`` to the process whose alias ``ref`` is; to nobody when it is no alias (any more)."""
-        entry = self.aliases.get(ref)
-        if entry is None:
-            return
-        process, mode = entry
-        if mode in _REPLY_MODES:
-            self.unalias(process, ref)
-            if mode in _MONITOR_MODES:
-                self.demonitor(process, ref)
-        process.deliver(message)
 
     # -- inline servers
 
@@ -212,51 +197,28 @@ class Router:
             if process.alive:
                 process.handle(message)
 
-    # -- aliases
-
-    def alias(self, process: LocalProcess, mode: str, ref: Reference | None = None) -> Reference:
-        """Make ``ref``, or a new reference, an alias of ``process`` (``alias/1``, or with a monitor ``monitor/3``)."""
-        if mode not in ALIAS_MODES:
-            raise ValueError(f"alias mode {mode!r} is none of {', '.join(sorted(ALIAS_MODES))}")
-        ref = ref or self.make_ref()
-        self.aliases[ref] = (process, mode)
-        process.aliases.append(ref)
-        return ref
-
-    def unalias(self, process: LocalProcess, ref: Reference) -> bool:
-        """End an alias; True if it was one of ``process`` (``unalias/1``)."""
-        entry = self.aliases.get(ref)
-        if entry is None or entry[0] is not process:
-            return False
-        del self.aliases[ref]
-        process.aliases.remove(ref)
-        return True
-
-    def _monitor_ended(self, process: LocalProcess, ref: Reference) -> None:
-        entry = self.aliases.get(ref)
-        if entry is not None and entry[1] in _MONITOR_MODES:
-            self.unalias(process, ref)
-
     # -- links
 
-    def link(self, process: LocalProcess, pid: Pid) -> None:
-        """``link/1`` by ``process``."""
+    def link(self, process: LocalProcess, pid: Pid, *, priority: bool = False) -> None:
+        """``link/1,2`` by ``process``; its exit signal will be a priority message, or no more be one."""
         if pid == process.pid:
             return
         link = process.links.get(pid)
-        if link is not None and not link.link():
-            return
+        if link is not None:
+            link.priority = priority
+            if not link.link():
+                return
         if pid.node == self.name:
             other = self.processes.get(pid)
             if other is None:
                 self.exit_signal(process, pid, NOPROC, linked=False)
                 return
-            process.links[pid] = Link()
+            process.links[pid] = Link(priority)
             other.links[process.pid] = Link()
             return
         peer = self.peers.get(pid.node) or self._peer_for(pid.node)
         if link is None:
-            process.links[pid] = Link()
+            process.links[pid] = Link(priority)
         peer.links.setdefault(process.pid, set()).add(pid)
         peer.emit(_link(process.pid, pid))
 
@@ -289,11 +251,16 @@ class Router:
 
     # -- monitors
 
-    def monitor(self, process: LocalProcess, target: MonitorTarget, alias: str | None = None) -> Reference:
+    def monitor(
+        self,
+        process: LocalProcess,
+        target: MonitorTarget,
+        alias: str | None = None,
+        tag: Term = DOWN,
+        priority: bool = False,
+    ) -> Reference:
         """``monitor/2,3`` by ``process``."""
         ref = self.make_ref()
-        if alias is not None:
-            self.alias(process, alias, ref)
         item: Any
         if type(target) is Pid:
             node, item = target.node, target
@@ -303,6 +270,13 @@ class Router:
             node, item = self.name, atom_of(target)
         else:
             raise BadName(f"cannot monitor {target!r}: a Pid, a name or (name, node) is needed")
+        watched = self.processes.get(item) if type(item) is Pid else self.names.get(item)
+        if watched is process and node == self.name:
+            return ref  # who monitors itself gets a reference and nothing else, on a BEAM too: not even an alias
+        if alias is not None:
+            self.aliases.add(process, alias, ref)
+        if priority or tag is not DOWN:
+            process.set_monitor_options(ref, tag, priority)
         if node != self.name:
             peer = self.peers.get(node) or self._peer_for(node)
             process.monitors[ref] = target if type(target) is Pid else (item, node)
@@ -310,10 +284,9 @@ class Router:
             peer.emit(_monitor_p(process.pid, item, ref))
             return ref
         shown = item if type(item) is Pid else (item, self.name)
-        watched = self.processes.get(item) if type(item) is Pid else self.names.get(item)
         if watched is None:
-            self._monitor_ended(process, ref)
-            process.deliver((DOWN, ref, PROCESS, shown, NOPROC))
+            self.aliases.monitor_ended(process, ref)
+            process.deliver_down(ref, shown, NOPROC)
             return ref
         process.monitors[ref] = watched.pid
         watched.watchers[ref] = (process.pid, shown)
@@ -322,9 +295,11 @@ class Router:
     def demonitor(self, process: LocalProcess, ref: Reference) -> bool:
         """``demonitor/1`` by ``process``; True if the monitor was active."""
         target = process.monitors.pop(ref, _MISSING)
-        self._monitor_ended(process, ref)
+        self.aliases.monitor_ended(process, ref)
         if target is _MISSING:
             return False
+        if process.monitor_options is not None:
+            process.monitor_options.pop(ref, None)
         self._release_monitor(process, ref, target)
         return True
 
@@ -347,8 +322,19 @@ class Router:
             return
         target = process.monitors.pop(ref, _MISSING)
         if target is not _MISSING:
-            self._monitor_ended(process, ref)
-            process.deliver((DOWN, ref, PROCESS, target, reason))
+            self.aliases.monitor_ended(process, ref)
+            process.deliver_down(ref, target, reason)
+
+    def watch(self, peer: Peer, process: LocalProcess, ref: Reference, watcher: Pid, shown: Term, control: Any) -> None:
+        """Enter a monitor that ``watcher`` on ``peer`` sets on ``process``; ``shown`` is what its DOWN names."""
+        if ref in peer.watched or ref in process.watchers:
+            raise RemoteProtocolError(
+                f"{describe(control)} has the reference of another monitor",
+                peer=peer.name.name,
+                rule="erl_dist_protocol#control_message, MONITOR_P",
+            )
+        process.watchers[ref] = (watcher, shown)
+        peer.watched[ref] = process.pid
 
     # -- exits
 
@@ -362,14 +348,26 @@ class Router:
         peer = self.peers.get(pid.node) or self._peer_for(pid.node)
         peer.emit(_payload_exit2(sender, pid), reason)
 
-    def exit_signal(self, process: LocalProcess, sender: Pid, reason: Term, *, linked: bool) -> None:
+    def exit_signal(
+        self,
+        process: LocalProcess,
+        sender: Pid,
+        reason: Term,
+        *,
+        linked: bool,
+        token: Any = None,
+        priority: bool = False,
+    ) -> None:
         """What an exit signal does to its receiver (ERTS manual, "Receiving Exit Signals")."""
         if not process.alive:
             return
         if reason == KILL and not linked:
             self.terminate(process, KILLED)
         elif process.trap_exit:
-            process.deliver((EXIT, sender, reason))
+            if token is None and not priority:
+                process.deliver((EXIT, sender, reason))
+            else:
+                process.deliver_marked((EXIT, sender, reason), token, priority)
         elif reason != NORMAL or sender == process.pid:
             self.terminate(process, reason)
 
@@ -407,9 +405,7 @@ class Router:
         self.processes.pop(pid, None)
         for name in process.names:
             self.names.pop(name, None)
-        for ref in process.aliases:
-            self.aliases.pop(ref, None)
-        process.aliases.clear()
+        self.aliases.owner_ended(process)
         monitors, process.monitors = process.monitors, {}
         for ref, target in monitors.items():
             self._release_monitor(process, ref, target)
@@ -417,31 +413,33 @@ class Router:
         for other_pid, link in links.items():
             if other_pid.node == self.name:
                 other = self.processes.get(other_pid)
-                if other is not None and other.links.pop(pid, None) is not None:
-                    self.exit_signal(other, pid, reason, linked=True)
+                theirs = None if other is None else other.links.pop(pid, None)
+                if other is not None and theirs is not None:
+                    token = next_token(process)
+                    self.exit_signal(other, pid, reason, linked=True, token=token, priority=theirs.priority)
                 continue
             peer = self.peers.get(other_pid.node)
             if peer is not None:
                 self.forget_link(peer, process, other_pid)
                 if link.active:
-                    self._emit_reason(peer, _payload_exit(pid, other_pid), reason)
+                    self.emit_reason(peer, link_exit(process, other_pid), reason)
         watchers, process.watchers = process.watchers, {}
         for ref, (watcher, shown) in watchers.items():
             if watcher.node == self.name:
                 holder = self.processes.get(watcher)
                 if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:
-                    self._monitor_ended(holder, ref)
-                    holder.deliver((DOWN, ref, PROCESS, shown, reason))
+                    self.aliases.monitor_ended(holder, ref)
+                    holder.deliver_down(ref, shown, reason)
                 continue
             peer = self.peers.get(watcher.node)
             if peer is not None and peer.watched.pop(ref, None) is not None:
                 named = shown if type(shown) is Pid else shown[0]
-                self._emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
+                self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
         if process.node_watch is not None:
             process.node_watch.ended()
         process.ended(reason)
 
-    def _emit_reason(self, peer: Peer, control: tuple[Any, ...], reason: Term) -> None:
+    def emit_reason(self, peer: Peer, control: tuple[Any, ...], reason: Term) -> None:
         """A signal that must go out whatever the reason is made of."""
         try:
             peer.emit(control, reason)
@@ -452,45 +450,8 @@ class Router:
     # -- the loss of a connection
 
     def connection_lost(self, peer: Peer, reason: Term, limit: int) -> bool:
-        """Hand out what the loss of ``peer`` owes: exits, DOWNs, and the end of its monitors here.
-
-        Args:
-            peer: A peer that is down.
-            reason: ``noconnection``.
-            limit: Entries to work off in this call.
-
-        Returns:
-            True when nothing is left.
-        """
-        done = 0
-        while peer.links and done < limit:
-            pid, remotes = peer.links.popitem()
-            process = self.processes.get(pid)
-            for remote in remotes:
-                done += 1
-                link = None if process is None else process.links.pop(remote, None)
-                if process is not None and link is not None and link.exit_received():
-                    self.exit_signal(process, remote, reason, linked=True)
-        # Oldest first: DOWNs come in the order in which the monitors were set.
-        for ref in _first(peer.monitors, limit - done):
-            done += 1
-            owner = peer.monitors.pop(ref, None)  # gone if a DOWN before this one made its receiver demonitor
-            if owner is not None:
-                self.fire_down(owner, ref, reason)
-        for ref in _first(peer.watched, limit - done):
-            done += 1
-            watched = peer.watched.pop(ref, None)
-            process = None if watched is None else self.processes.get(watched)
-            if process is not None:
-                process.watchers.pop(ref, None)
-        # Last, so that who monitors a node and its processes hears of the processes first.
-        for pid in _first(peer.node_monitors, limit - done):
-            done += 1
-            count = peer.node_monitors.pop(pid, 0)
-            watch = self.processes[pid].node_watch if pid in self.processes else None
-            if watch is not None:
-                watch.lost(peer, count)
-        return not (peer.links or peer.monitors or peer.watched or peer.node_monitors)
+        """Hand out what the loss of ``peer`` owes, ``limit`` entries in this call; True when nothing is left."""
+        return hand_out_loss(self, peer, reason, limit)
 
     def statistics(self) -> dict[str, int]:
         """Sizes of the tables, by name."""
@@ -510,13 +471,3 @@ class Router:
         """Whether the connection to ``name`` is up."""
         peer = self.peers.get(name)
         return peer is not None and peer.state is PeerState.UP
-
-
-def _first(table: dict[Key, Any], limit: int) -> list[Key]:
-    """At most ``limit`` keys of ``table``, oldest first."""
-    if limit <= 0:
-        return []
-    if len(table) <= limit:
-        return list(table)
-    iterator = iter(table)
-    return [next(iterator) for _ in range(limit)]

@@ -93,8 +93,8 @@ class Op(enum.IntEnum):
     ALTACT_SIG_SEND = 37
 
 
-#: What the flags of ``ALTACT_SIG_SEND`` say: a priority signal; a trace token stands behind the other elements; ``to`` is
-#: an alias; it is a name; the signal is an exit and not a message. Bits beyond these are to be ignored (``dist.c``).
+#: What the flags of ``ALTACT_SIG_SEND`` say: a priority signal; a trace token stands behind the other elements; ``to``
+#: is an alias; it is a name; the signal is an exit and not a message. Bits beyond these are to be ignored (``dist.c``).
 ALTACT_PRIO: Final = 1
 ALTACT_TOKEN: Final = 2
 ALTACT_ALIAS: Final = 4
