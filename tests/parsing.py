@@ -32,3 +32,45 @@ def check_parser(make: Callable[[], Callable[[bytes], list[Any]]], data: bytes, 
         assert early == expected[: len(early)], f"cut at {cut}"
         assert len(early) < len(expected), f"complete although cut at {cut}"
         assert early + receive(data[cut:]) == expected, f"continued at {cut}"
+
+
+def frames_of(data: bytes) -> list[bytes]:
+    """Cut what a channel wrote into frames, each with its 4-byte length."""
+    frames = []
+    start = 0
+    while start < len(data):
+        end = start + 4 + int.from_bytes(data[start : start + 4], "big")
+        frames.append(data[start:end])
+        start = end
+    return frames
+
+
+def interleaved(messages: list[list[bytes]], choose: Callable[[int], int]) -> list[tuple[int, bytes]]:
+    """Put the frames of several messages into one stream, as the scheduler of a node with many senders may do.
+
+    A frame with a distribution header changes the atom cache, so those of all messages stay in order; what follows a
+    first fragment may come at any time after it, in its own order.
+
+    Args:
+        messages: The frames of each message, in the order in which a channel wrote them.
+        choose: Given a number of choices, returns one of them, from 0.
+
+    Returns:
+        Each frame with the number of its message.
+    """
+    stream: list[tuple[int, bytes]] = []
+    begun: list[tuple[int, list[bytes]]] = []
+    waiting = list(enumerate(messages))
+    while waiting or begun:
+        chosen = choose(len(begun) + bool(waiting))
+        if chosen == len(begun):
+            number, (first, *rest) = waiting.pop(0)
+            stream.append((number, first))
+            if rest:
+                begun.append((number, rest))
+        else:
+            number, rest = begun[chosen]
+            stream.append((number, rest.pop(0)))
+            if not rest:
+                del begun[chosen]
+    return stream

@@ -14,7 +14,7 @@ from erlang_interop.flags import OFFERED, DFlag
 from erlang_interop.terms import Atom, Pid, Record, Reference
 from erlang_interop.wire.channel import FRAGMENT_SIZE, DistChannel, Limits
 from erlang_interop.wire.control import BY_OP, LAYOUTS, NO_PAYLOAD, Layout, Op
-from tests.parsing import portions
+from tests.parsing import frames_of, interleaved, portions
 from tests.unit.wire.test_control import GOOD
 
 A, B = Atom("a@h"), Atom("b@h")
@@ -62,16 +62,6 @@ def plain(agreed: DFlag, *terms: Any) -> bytes:
     if agreed == PASS_THROUGH:
         return b"p" + b"".join(encode(term) for term in terms)
     return HEADER + b"".join(encode(term)[1:] for term in terms)
-
-
-def frames_of(data: bytes) -> list[bytes]:
-    """Cut into frames, each with its length."""
-    frames = []
-    while data:
-        end = 4 + int.from_bytes(data[:4], "big")
-        frames.append(data[:end])
-        data = data[end:]
-    return frames
 
 
 # -------------------------------------------------------------------------------------------------------- genuine bytes
@@ -216,12 +206,9 @@ def test_interleaved_fragments_of_several_senders() -> None:
     for message in messages:
         a.send(REG_SEND, message)
         sequences.append(frames_of(a.data_to_send()))
-    # The first ones carry the headers and stay in order; the rest is dealt out at random.
-    stream = [frames.pop(0) for frames in sequences]
-    rng = random.Random(3)
-    while any(sequences):
-        stream.append(rng.choice([frames for frames in sequences if frames]).pop(0))
-    received = [payload for portion in stream for _, payload in b.receive_data(portion)]
+    stream = interleaved(sequences, random.Random(3).randrange)
+    assert [number for number, _ in stream] != sorted(number for number, _ in stream)
+    received = [payload for _, frame in stream for _, payload in b.receive_data(frame)]
     assert b.failure is None
     assert sorted(received, key=lambda message: message[0].name) == messages
 
