@@ -89,7 +89,7 @@ async def test_an_unknown_kind_is_an_error() -> None:
 
 async def test_events_tell_the_number_of_their_connection() -> None:
     async with two_nodes() as (a, _), a.monitor_nodes() as events:
-        numbers = []
+        numbers, up = [], None
         for _ in range(3):
             await a.connect(B)
             (row,) = a.connections
