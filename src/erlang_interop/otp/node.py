@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ..errors import BadRpc, CallError, CookieMissing
 from ..runtime.addresses import split_name
+from ..runtime.handshakes import MAX_HANDSHAKES
 from ..runtime.node import Node as RuntimeNode
 from ..runtime.signals import atom_of
 from ..runtime.tls import TlsTransport
@@ -19,8 +20,9 @@ from .gen import DEFAULT_TIMEOUT
 from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+    from ..runtime.addresses import AddressLike
     from ..runtime.epmd import EpmdAddress
     from ..runtime.tls_options import FilePath, TlsOptions
     from ..runtime.peer import Sending
@@ -122,18 +124,23 @@ async def open_node(
     visible: Literal[False, "passive"] = False,
     net_ticktime: float = 60.0,
     net_tickintensity: int = 4,
-    epmd: EpmdAddress | None = None,
+    epmd: EpmdAddress | Literal[False] | None = None,
     embedded_epmd: bool = False,
-    listen_port: int = 0,
+    addresses: Mapping[str, AddressLike] | None = None,
+    dist_port: int | None = None,
+    listen_port: int | None = None,
     listen_host: str | None = None,
     allow: Collection[str] | None = None,
     connect_timeout: float = 7.0,
+    cookies: Mapping[str, str] | None = None,
+    max_handshakes: int = MAX_HANDSHAKES,
+    name_from: str | None = None,
     tls: TlsOptions | FilePath | None = None,
 ) -> AsyncIterator[Node]:
     """A node that listens, is registered with EPMD and can connect, for as long as the block runs.
 
     Args:
-        name: Its full name, ``name@host``.
+        name: Its full name, ``name@host``. ``undefined@host``: the node ``name_from`` gives it one.
         cookie: The cluster's secret; None takes it from ``ZENMON_COOKIE`` or ``~/.erlang.cookie``.
         visible: False: a hidden node, which a BEAM shows under ``nodes(hidden)``. ``"passive"``: a visible one, which
             every BEAM shows under ``nodes()`` and which takes no part in ``global`` (``global:sync/0`` on a BEAM
@@ -141,22 +148,36 @@ async def open_node(
         net_ticktime: Seconds of silence after which a connection counts as lost; as set on the BEAMs.
         net_tickintensity: Ticks within that time, 4 to 1000: the loss is noticed after 1 to 1 + 1/``net_tickintensity``
             times ``net_ticktime``.
-        epmd: Where this machine's EPMD is; None: port 4369 or ``ERL_EPMD_PORT`` of the loopback address.
+        epmd: Where this machine's EPMD is; None: port 4369 or ``ERL_EPMD_PORT`` of the loopback address. False: this
+            node is registered nowhere and asks no EPMD for others; it needs their addresses, or ``dist_port``.
         embedded_epmd: Where no EPMD answers, serve as one.
-        listen_port: The port to listen on; 0 takes a free one.
+        addresses: Nodes whose address is known, with it: ``{"beam@host": "host:port"}``; EPMD is not asked for these.
+        dist_port: A port on which every node of the cluster listens, this one as well, each on a host of its own: as
+            OTP's kernel parameter ``erl_epmd_node_listen_port``. No EPMD is asked, and none is needed. None: what
+            ``ERL_DIST_PORT`` says; 0: none, whatever it says.
+        listen_port: The port to listen on; 0 takes a free one; None: ``dist_port``, or a free one.
         listen_host: The address to listen on; None takes the host of ``name``.
-        allow: Names of the nodes that may connect to this one; None lets in all that have the cookie.
+        allow: Names of the nodes that may connect to this one, and be dialled (see ``Node.allow``); None lets in all
+            that have the cookie, an empty list nobody.
         connect_timeout: Seconds that connecting may take, the handshake included.
+        cookies: Nodes with which another cookie is shared, with it.
+        max_handshakes: Accepted connections that may be in their handshake at once; for one more, the oldest that has
+            not shown the cookie is closed.
+        name_from: A node that gives this one its name (OTP's dynamic node name, ``erl -name undefined``). It is dialled
+            while the node opens; ``node.name`` and ``node.creation`` are what it says. Such a node is hidden, does
+            not listen, and is registered nowhere; it dials others as any node does.
         tls: Speak TLS (``-proto_dist inet_tls``), and nothing else: options, or the path of a file as
             ``erl -ssl_dist_optfile`` takes it.
 
     Raises:
-        BadName: ``name`` is no node name.
+        BadName: ``name`` is no node name, or ``undefined`` without ``name_from``; or a cookie is none.
         CookieMissing: no cookie was given, and none was found.
-        EpmdUnavailable: no EPMD answers, and ``embedded_epmd`` was not asked for.
+        BadAddress: one of ``addresses`` is no address, or ``dist_port`` or ``ERL_DIST_PORT`` no port.
+        EpmdUnavailable: no EPMD answers, and neither ``embedded_epmd`` nor ``epmd=False`` was asked for.
         NameTaken: EPMD has a living node of that name.
         HostNotFound: the address to listen on cannot be found.
         AddressInUse: ``listen_port`` is taken.
+        ConnectError: ``name_from`` cannot be reached, or gives no name.
         TlsOptionsError: ``tls`` names an option or a file that cannot be used.
         ValueError: ``visible`` is none of these, or a number is out of its range.
     """
@@ -173,10 +194,15 @@ async def open_node(
         net_tickintensity=net_tickintensity,
         epmd_address=epmd,
         embedded_epmd=embedded_epmd,
+        addresses=addresses,
+        dist_port=dist_port,
         listen_host=listen_host,
         listen_port=listen_port,
         allow=allow,
         connect_timeout=connect_timeout,
+        cookies=cookies,
+        max_handshakes=max_handshakes,
+        name_from=name_from,
         transport=None if tls is None else TlsTransport(as_options(tls)),
     )
     async with run_node(node):

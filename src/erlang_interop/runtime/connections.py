@@ -2,9 +2,20 @@
 
 One row for each peer. ``conn_id`` makes late news of a dead attempt harmless: whoever reports the end, the loss or
 the success of an attempt names its id, and is ignored when the row has moved on. Nothing here touches a socket;
-``node.py`` acts on what is decided here.
+``handshakes.py`` and ``distribution.py`` act on what is decided here.
 
-Source: kernel/src/net_kernel.erl (``accept_pending``, ``handle_info({accept_pending, ...})``, ``setnode``).
+::
+
+                     begin                     set_node                   incoming: ALIVE
+    (no row) ──────────────────► PENDING ─────────────────► UP ◄──────────────────────────► UP_PENDING
+        ▲                        │    ▲                     │      still_up                     │
+        │ remove         exiting │    │ remove, with an heir│ exiting                   exiting │
+        └────────────────────────┴─ EXITING ◄───────────────┴───────────────────────────────────┘
+
+An attempt in the other direction, or a younger one in the same, may take over a PENDING row (``supersede``).
+
+Source: kernel/src/net_kernel.erl (``accept_pending``, ``is_pending``, ``wait_pending``, ``nodedown``), and
+``erlang:setnode/3`` and ``erts_internal:new_connection/1`` in erts/emulator/beam/dist.c.
 """
 
 from __future__ import annotations
@@ -42,13 +53,18 @@ class Row(Generic[T]):
     state: ConnectionState
     link: T
     dialled: bool = field(default=False)
+    #: While UP_PENDING: what takes the row over when this connection is lost (``pending_owner``).
+    heir: T | None = field(default=None)
 
 
 class ConnectionTable(Generic[T]):
-    """Rows by peer name. ``me`` is this node's name; the greater name's dial wins a race."""
+    """Rows by peer name. ``me`` is this node's name; the greater name's dial wins a race.
+
+    Names compare as the atoms do in Erlang: by code points, and a name is greater than its own beginning.
+    """
 
     def __init__(self, me: str) -> None:
-        self._me = me
+        self.me = me
         self._rows: dict[Atom, Row[T]] = {}
         self._last_id = 0
 
@@ -76,11 +92,13 @@ class ConnectionTable(Generic[T]):
         row.dialled = False
         return row.conn_id
 
-    def incoming(self, peer: Atom) -> Verdict:
+    def incoming(self, peer: Atom) -> Verdict | None:
         """What to answer a node that dials us (net_kernel.erl: accept_pending).
 
-        ``OK``: nothing stands in the way. ``OK_SIMULTANEOUS``: we dial as well, and its name is the greater: its
-        attempt wins. ``NOK``: ours wins. ``ALIVE``: a connection is up; the row is now UP_PENDING.
+        ``OK``: nothing stands in the way. ``NOK``: an attempt is under way, our own dial or an earlier one of the peer,
+        and our name is the greater: that attempt goes on. ``OK_SIMULTANEOUS``: the peer's name is the greater: the row
+        is to be superseded. ``ALIVE``: a connection is up; the row is now UP_PENDING, and the caller sets its heir.
+        None: that is so already, and the newcomer is hung up on without a word.
         """
         row = self._rows.get(peer)
         if row is None or row.state is ConnectionState.EXITING:
@@ -89,24 +107,31 @@ class ConnectionTable(Generic[T]):
             row.state = ConnectionState.UP_PENDING
             return Verdict.ALIVE
         if row.state is ConnectionState.UP_PENDING:
-            return Verdict.NOK
-        if not row.dialled:  # an earlier attempt of the same node is under way; the younger gives way
-            return Verdict.NOK
-        return Verdict.NOK if self._me > peer.name else Verdict.OK_SIMULTANEOUS
+            return None
+        return Verdict.NOK if self.me > peer.name else Verdict.OK_SIMULTANEOUS
+
+    def is_pending(self, peer: Atom, conn_id: int) -> bool:
+        """Whether the attempt ``conn_id`` is still the one that counts (net_kernel.erl: is_pending)."""
+        row = self._rows.get(peer)
+        return row is not None and row.conn_id == conn_id and row.state is ConnectionState.PENDING
 
     def set_node(self, peer: Atom, conn_id: int) -> bool:
         """The attempt ``conn_id`` is through (our ``erlang:setnode/3``). False: it was superseded; drop it."""
-        row = self._rows.get(peer)
-        if row is None or row.conn_id != conn_id or row.state is not ConnectionState.PENDING:
+        if not self.is_pending(peer, conn_id):
             return False
-        row.state = ConnectionState.UP
+        self._rows[peer].state = ConnectionState.UP
         return True
 
-    def still_up(self, peer: Atom) -> None:
-        """The node that dialled anew gave up: an UP_PENDING row is UP again."""
-        row = self._rows.get(peer)
-        if row is not None and row.state is ConnectionState.UP_PENDING:
-            row.state = ConnectionState.UP
+    def still_up(self, row: Row[T], heir: T) -> bool:
+        """The node that dialled anew gave up: an UP_PENDING row is UP again, and has no heir.
+
+        Returns:
+            False if the connection was lost in the meantime: the heir has inherited, or is about to.
+        """
+        if row.state is not ConnectionState.UP_PENDING or row.heir is not heir:
+            return False
+        row.state, row.heir = ConnectionState.UP, None
+        return True
 
     def exiting(self, peer: Atom, conn_id: int) -> Row[T] | None:
         """The connection ``conn_id`` is lost: its row, once; None for late news."""
@@ -116,7 +141,13 @@ class ConnectionTable(Generic[T]):
         row.state = ConnectionState.EXITING
         return row
 
-    def remove(self, row: Row[T]) -> None:
-        """All that the lost connection owed is handed out: the row goes, unless a younger one took its place."""
-        if self._rows.get(row.peer) is row:
-            del self._rows[row.peer]
+    def remove(self, row: Row[T]) -> Row[T] | None:
+        """All that the lost connection owed is handed out: the row goes, unless a younger one took its place.
+
+        Returns:
+            The pending row of its heir, which stands in its place (net_kernel.erl: up_pending_nodedown).
+        """
+        if self._rows.get(row.peer) is not row:
+            return None
+        del self._rows[row.peer]
+        return None if row.heir is None else self.begin(row.peer, row.heir, dialled=False)

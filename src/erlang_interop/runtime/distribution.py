@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
-from ..errors import BadName, RemoteProtocolError
+from ..errors import BadName, ConnectError, NodeUnreachable, RemoteProtocolError
 from ..flags import OFFERED, DFlag
 from ..terms import Atom
 from ..wire.channel import DistChannel
@@ -29,11 +29,11 @@ from .signals import Router, atom_of
 from .ticking import NetTicker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from ..terms import Term
     from ..wire.handshake import Established
+    from .access import AllowList, Cookies
     from .addresses import Addresses, AddressLike
+    from .handshakes import StatusCount
     from .transport import Stream, Transport
 
 log = logging.getLogger("erlang_interop.node")
@@ -78,29 +78,31 @@ class Distribution:
 
     Args:
         name: The node's full name.
-        cookie: The secret shared with its peers.
+        cookies: The secrets shared with its peers.
         visible: Whether it announces itself as published.
         net_ticktime: Seconds without a sign of life after which a peer is taken for dead.
         net_tickintensity: Ticks within that time.
         addresses: Where other nodes listen.
         transport: What carries the bytes.
-        allow: The only nodes that may connect to it; None lets everybody with the cookie in.
+        allowed: The nodes that may connect to it, or be dialled.
         connect_timeout: Seconds for a dial or an accepted handshake, look-up included.
+        max_handshakes: Accepted connections that may be in their handshake at once.
         dirty: Peers with something to send, which the node flushes at the end of each pass.
     """
 
     def __init__(
         self,
         name: str,
-        cookie: str,
+        cookies: Cookies,
         *,
         visible: bool,
         net_ticktime: float,
         net_tickintensity: int,
         addresses: Addresses,
         transport: Transport,
-        allow: Collection[str] | None,
+        allowed: AllowList,
         connect_timeout: float,
+        max_handshakes: int,
         dirty: list[Peer],
     ) -> None:
         self.name = Atom(name)
@@ -110,16 +112,19 @@ class Distribution:
         self.table: ConnectionTable[Peer] = ConnectionTable(name)
         self.ticking = NetTicker(net_ticktime, self.router.peers.values, net_tickintensity)
         self.stopping = False
+        #: Whether another node gave this one its name.
+        self.was_named = False
         self.dirty = dirty
         self._addresses = addresses
         self._handshakes = Handshakes(
             self,
-            cookie,
+            cookies,
             OFFERED | (DFlag.PUBLISHED if visible else DFlag(0)),
             addresses=addresses,
             transport=transport,
-            allow=allow,
+            allowed=allowed,
             connect_timeout=connect_timeout,
+            max_handshakes=max_handshakes,
         )
         self._tasks: trio.Nursery | None = None
 
@@ -128,6 +133,25 @@ class Distribution:
         self._tasks = tasks
         self.creation = self.router.creation = creation
         tasks.start_soon(self.ticking.run)
+
+    async def start_named_by(self, tasks: trio.Nursery, namer: str) -> None:
+        """As ``start``, with the name and the creation that the node ``namer`` gives; it is connected then.
+
+        Nothing that it sends is taken in before the caller awaits something.
+
+        Raises:
+            ConnectError: it cannot be reached, or gives no name.
+        """
+        host = self.name.name.partition("@")[2]
+        given, stream, event = await self._handshakes.be_named(Atom(namer), host)
+        self.name = self.router.name = Atom(given.name)
+        self.table.me = given.name
+        self.was_named = True
+        self.start(tasks, given.creation)
+        name = Atom(namer)
+        peer = self.router.peers[name] = Peer(name, self.dirty)
+        peer.conn_id = self.table.begin(name, peer, dialled=True).conn_id
+        self.connected(peer, peer.conn_id, stream, event)
 
     async def close(self, patience: float) -> None:
         """Let the peers take what waits for them, ``patience`` seconds at most, then close every connection."""
@@ -146,7 +170,9 @@ class Distribution:
                     await peer.gone.wait()
         for peer in peers:
             peer.down()
-            peer.settled.set()
+            if not peer.settled.is_set():
+                peer.failure = _closing(self.name, peer.name)
+                peer.settled.set()
 
     async def connect(self, peer: Atom | str, address: AddressLike | None = None) -> None:
         """See ``Node.connect``."""
@@ -159,6 +185,11 @@ class Distribution:
         link = self.router.peers.get(name) or self.peer_for(name)
         try:
             await link.settled.wait()
+            row = self.table.get(name)
+            if row is not None and row.link is link and row.heir is not None:
+                # That node has forgotten this connection and makes a new one: net_kernel's callers wait for it as well.
+                link = row.heir
+                await link.settled.wait()
         finally:
             if given not in (None, before) and link.state is not PeerState.UP:
                 self._addresses.fix(name.name, before)  # nobody was there: what was known before holds again
@@ -183,12 +214,14 @@ class Distribution:
         peer = Peer(name, self.dirty)
         if self.stopping or self._tasks is None:
             peer.down()
+            peer.failure = _closing(self.name, name)
+            peer.settled.set()
             return peer
         self.router.peers[name] = peer
-        row = self.table.get(name)
-        if row is None:
-            peer.conn_id = self.table.begin(name, peer, dialled=True).conn_id
-        self._tasks.start_soon(self._handshakes.dial, peer)
+        conn_id: int | None = None
+        if self.table.get(name) is None:
+            conn_id = peer.conn_id = self.table.begin(name, peer, dialled=True).conn_id
+        self._tasks.start_soon(self._handshakes.dial, peer, conn_id)
         return peer
 
     async def accept(self, stream: Stream) -> None:
@@ -262,12 +295,17 @@ class Distribution:
 
     async def hand_out_losses(self, row: Row[Peer], peer: Peer) -> None:
         """What the end of a connection, or of an attempt, owes: exits, DOWNs; then its row goes."""
-        if self.router.peers.get(peer.name) is peer:
+        if row.heir is not None:
+            self.router.peers[peer.name] = row.heir  # what is sent from now on waits for the new connection
+        elif self.router.peers.get(peer.name) is peer:
             del self.router.peers[peer.name]
         peer.down()
         while not self.router.connection_lost(peer, NOCONNECTION, SLICE):
             await trio.lowlevel.checkpoint()
-        self.table.remove(row)
+        self._handshakes.connection_lost(peer)
+        heritage = self.table.remove(row)
+        if heritage is not None:
+            self._handshakes.inherited(heritage)
         peer.gone.set()
 
     # -- what is known of the peers
@@ -281,6 +319,11 @@ class Distribution:
             for peer in self.router.peers.values()
             if kind == "known" or (peer.state is PeerState.UP and kind in ("connected", peer.type))
         ]
+
+    @property
+    def handshakes(self) -> dict[StatusCount, int]:
+        """See ``Node.handshakes``."""
+        return dict(self._handshakes.statuses)
 
     @property
     def connections(self) -> list[ConnectionInfo]:
@@ -310,6 +353,10 @@ def _connection_info(row: Row[Peer]) -> ConnectionInfo:
         unsent=peer.unsent,
         connection_id=row.conn_id,
     )
+
+
+def _closing(name: Atom, peer: Atom) -> ConnectError:
+    return NodeUnreachable(f"{name.name} is closing, and connects to nobody any more", peer.name)
 
 
 def _copy(error: Exception) -> Exception:

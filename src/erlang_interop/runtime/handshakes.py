@@ -2,7 +2,8 @@
 
 Whichever way it came, a handshake that is through ends in ``Distribution.connected``; one that is not, in
 ``_attempt_failed``, which tells everybody who waited. The bytes are ``wire/handshake.py``'s, the arbitration is the
-connection table's.
+connection table's. Each is an ``Attempt`` (``attempts.py``) with a cancel scope of its own, so that one can be
+ended for another: for one in the other direction (``ok_simultaneous``), or for a newcomer when too many are under way.
 
 Source: kernel/src/net_kernel.erl, kernel/src/dist_util.erl.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import trio
 
@@ -22,30 +24,40 @@ from ..errors import (
     ConnectTimeout,
     HandshakeError,
     NodeUnreachable,
+    NotAllowed,
     RemoteProtocolError,
     Superseded,
 )
+from ..flags import DFlag
 from ..terms import Atom
-from ..wire.handshake import Acceptor, Established, Initiator, NameReceived, StatusReceived, Verdict
-from ..wire.handshake import State as HandshakeState
+from ..wire.handshake import Acceptor, Established, Initiator, NameGiven, NameReceived, State, StatusReceived, Verdict
+from .attempts import Attempt
+from .connections import ConnectionState
+from .dynamic_names import DynamicNames
 from .peer import Peer, PeerState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Coroutine
 
-    from ..flags import DFlag
+    from ..wire.handshake import Event
+    from .access import AllowList, Cookies
     from .addresses import Addresses
+    from .connections import Row
     from .distribution import Distribution
     from .transport import Stream, Transport
 
 log = logging.getLogger("erlang_interop.node")
 
-#: Accepted connections that may be in their handshake at once; one more is closed at once.
+#: Accepted connections that may be in their handshake at once.
 MAX_HANDSHAKES: Final = 128
 
-#: Stands for the conn_id of a handshake with a node whose connection is up: it gets one of its own when it is through.
-_OF_OLD_CONNECTION: Final = -1
-_CONNECTION_CLOSED: Final = Atom("connection_closed")
+#: Why a connection ends that gives way to a new one of the same node: what a BEAM's ``nodedown_reason`` says.
+_WAIT_PENDING: Final = Atom("wait_pending")
+#: Seconds before a node that was given its name dials again one that says `alive`.
+_ALIVE_PAUSE: Final = 0.05
+
+#: Who said a status word, and the word.
+StatusCount: TypeAlias = tuple[Literal["sent", "received"], str]
 
 
 class Handshakes:
@@ -53,102 +65,242 @@ class Handshakes:
 
     Args:
         distribution: Whose connections they make.
-        cookie: The secret shared with its peers.
+        cookies: The secrets shared with its peers.
         flags: What this node announces.
         addresses: Where other nodes listen.
         transport: What carries the bytes.
-        allow: The only nodes that may connect; None lets everybody with the cookie in.
+        allowed: The nodes that may connect, or be dialled.
         connect_timeout: Seconds for a dial or an accepted handshake, look-up included.
+        max_handshakes: Accepted connections that may be in their handshake at once.
     """
 
     def __init__(
         self,
         distribution: Distribution,
-        cookie: str,
+        cookies: Cookies,
         flags: DFlag,
         *,
         addresses: Addresses,
         transport: Transport,
-        allow: Collection[str] | None,
+        allowed: AllowList,
         connect_timeout: float,
+        max_handshakes: int = MAX_HANDSHAKES,
     ) -> None:
+        if max_handshakes < 1:
+            raise ValueError(f"max_handshakes={max_handshakes}: at least one handshake must be possible at a time")
         self._dist = distribution
-        self._cookie = cookie
+        self._cookies = cookies
         self._flags = flags
         self._addresses = addresses
         self._transport = transport
-        self._allow = None if allow is None else frozenset(allow)
+        self._allowed = allowed
         self._connect_timeout = connect_timeout
-        self._handshakes = 0
+        self._max_handshakes = max_handshakes
+        self._names = DynamicNames()
+        #: Peers that have their name from this node.
+        self._named: set[Peer] = set()
+        #: Accepted handshakes, oldest first.
+        self._accepting: dict[Attempt, None] = {}
+        #: Whose news count for a pending row, by its conn_id.
+        self._owners: dict[int, Attempt] = {}
+        #: Attempts that take over when the connection that they are to replace is lost, by their peer.
+        self._heirs: dict[Peer, Attempt] = {}
+        #: The status words of all handshakes since the node was opened.
+        self.statuses: Counter[StatusCount] = Counter()
 
-    async def dial(self, peer: Peer) -> None:
-        """One attempt to connect ``peer``, from the look-up to its end."""
-        row = self._dist.table.get(peer.name)
-        if row is not None and row.link is not peer:
-            await row.link.gone.wait()  # the last connection still hands out its losses
+    # -- dialling
+
+    async def dial(self, peer: Peer, conn_id: int | None) -> None:
+        """One attempt to connect ``peer``, from the look-up to its end.
+
+        Args:
+            peer: Who is dialled.
+            conn_id: Of its row; None if the row of the last connection stands there, whose losses are handed out.
+        """
+        if conn_id is None:
+            row = self._dist.table.get(peer.name)
+            if row is not None and row.link is not peer:
+                await row.link.gone.wait()
             if self._dist.table.get(peer.name) is not None or peer.state is not PeerState.PENDING:
                 return  # the other side was quicker; its attempt carries this peer
-            peer.conn_id = self._dist.table.begin(peer.name, peer, dialled=True).conn_id
-        conn_id = peer.conn_id
+            conn_id = peer.conn_id = self._dist.table.begin(peer.name, peer, dialled=True).conn_id
+        elif not self._dist.table.is_pending(peer.name, conn_id):
+            return  # it called before this task ran
+        attempt = Attempt()
+        attempt.peer, attempt.conn_id = peer, conn_id
+        self._owners[conn_id] = attempt
+        failure: ConnectError | None = None
+        try:
+            with attempt.scope:
+                failure = await self._try_to_connect(attempt, peer)
+        finally:
+            self._owners.pop(conn_id, None)
+        if attempt.scope.cancelled_caught:
+            log.debug("the call to %s gives way to its own call to this node", peer.name.name)
+        elif failure is not None:
+            await self._attempt_failed(peer, conn_id, failure)
+
+    async def _try_to_connect(self, attempt: Attempt, peer: Peer) -> ConnectError | None:
+        """Dial; the result is why it failed."""
+        name = peer.name.name
+        if not self._allowed.permits(name):
+            refusal = NotAllowed("this node's list of allowed nodes does not have it", name)
+            return _caused(
+                ConnectRefused(
+                    f"{name} is not in the list of nodes that this node allows; node.allow([...]) adds to it", name
+                ),
+                refusal,
+            )
+        return await self._bounded(attempt, name, self._dial_once(attempt, peer))
+
+    async def _bounded(self, attempt: Attempt, name: str, dialling: Coroutine[None, None, None]) -> ConnectError | None:
+        """Await ``dialling`` for as long as connecting may take; the result is why it failed."""
+        attempt.awaiting = "its address was not found in that time: does EPMD on its host answer, and DNS?"
         try:
             with trio.fail_after(self._connect_timeout):
-                await self._dial_once(peer, conn_id)
-                # A handshake that gave way to the peer's own is settled by that one.
-                await peer.settled.wait()
-            return
+                await dialling
+            return None
         except trio.TooSlowError as error:
-            failure: ConnectError = ConnectTimeout(
-                f"{peer.name.name} did not finish the handshake within {self._connect_timeout} s: "
-                f"{self._transport.doubts}",
-                peer.name.name,
-            )
-            failure.__cause__ = error
+            where = f"{name} at {attempt.address}" if attempt.address else name
+            owed = attempt.owes()
+            if attempt.handshake is not None:
+                owed += f"; {self._transport.doubts} ({self._addresses.source(name)})"
+            late = f"{where} did not finish the handshake within {self._connect_timeout:g} s: {owed}"
+            return _caused(ConnectTimeout(late, name), error)
         except HandshakeError as error:
-            failure = ConnectRefused(f"{peer.name.name} and this node do not agree: {error}", peer.name.name)
-            failure.__cause__ = error
+            return _caused(ConnectRefused(f"{name} and this node do not agree: {error}", name), error)
         except (OSError, RemoteProtocolError) as error:
-            failure = NodeUnreachable(
-                f"the connection to {peer.name.name} broke during the handshake: {error}", peer.name.name
+            return _caused(
+                NodeUnreachable(
+                    f"the connection to {name} broke during the handshake: {error}; {self._addresses.source(name)}",
+                    name,
+                ),
+                error,
             )
-            failure.__cause__ = error
         except ConnectError as error:
-            failure = error
+            return error
         except BadName as error:
-            failure = NodeUnreachable(str(error), peer.name.name)
-        await self._attempt_failed(peer, conn_id, failure)
+            return NodeUnreachable(str(error), name)
 
-    async def _dial_once(self, peer: Peer, conn_id: int) -> None:
-        name = peer.name.name
+    async def _open(self, attempt: Attempt, name: str) -> Stream:
         host, port = await self._addresses.find(name)
-        stream = await self._transport.open(host, port, name)
+        attempt.address = f"{host}:{port}"
+        attempt.awaiting = f"nothing took the connection: is a firewall in the way? ({self._addresses.source(name)})"
         try:
-            initiator = Initiator(
-                self._dist.name.name,
-                name,
-                self._flags,
-                self._dist.creation,
-                self._cookie,
-                secrets.randbits(32),
-                self._transport.length_bytes,
+            stream = await self._transport.open(host, port, name)
+        except NodeUnreachable as error:
+            raise NodeUnreachable(f"{name}: {error}; {self._addresses.source(name)}", name) from error
+        attempt.address = stream.address
+        attempt.awaiting = f"TLS with it did not come about; {self._transport.doubts} ({self._addresses.source(name)})"
+        return await self._transport.secure_dialled(stream, name)
+
+    def _initiator(self, own_name: str, name: str, flags: DFlag, creation: int) -> Initiator:
+        return Initiator(
+            own_name,
+            name,
+            flags,
+            creation,
+            self._cookies.of(name),
+            secrets.randbits(32),
+            self._transport.length_bytes,
+        )
+
+    async def _dial_once(self, attempt: Attempt, peer: Peer) -> None:
+        """Dial; return when the connection is up, or was superseded. May be ended from outside while it waits."""
+        name = peer.name.name
+        while True:
+            stream = await self._open(attempt, name)
+            peer.address = stream.address
+            try:
+                initiator = self._initiator(self._dist.name.name, name, self._flags, self._dist.creation)
+                attempt.handshake = initiator
+                if await self._shake_hands(attempt, peer, stream, initiator):
+                    return
+            except Superseded:
+                stream.close()
+                # dist_util waits to be killed as well: the peer's own call takes the row over, or time is up
+                attempt.handshake = None
+                attempt.awaiting = (
+                    "it answered that it calls this node itself, and that call did not come through: "
+                    "can it reach the port that this node listens on?"
+                )
+                await trio.sleep_forever()
+            except BaseException:
+                stream.close()
+                raise
+            attempt.handshake = None
+            attempt.awaiting = (
+                f"it says that a node called {self._dist.name.name} is connected to it already: that name was given to "
+                f"this node, and may have been given to another since its connection was lost; open the node anew"
             )
-            while True:
-                await stream.send_all(initiator.data_to_send())
-                data = await stream.receive_some()
-                if not data:
-                    raise initiator.connection_lost()
-                for event in initiator.receive_data(data):
-                    if isinstance(event, Established):
-                        if not self._dist.connected(peer, conn_id, stream, event):
-                            stream.close()
-                        return
-                    if isinstance(event, StatusReceived) and event.status is Verdict.ALIVE:
-                        row = self._dist.table.get(peer.name)
-                        initiator.answer_alive(row is not None and row.conn_id == conn_id)
+            await trio.sleep(_ALIVE_PAUSE)
+
+    async def _shake_hands(self, attempt: Attempt, peer: Peer, stream: Stream, initiator: Initiator) -> bool:
+        """Return when nothing more is to be said here; False if the peer is to be dialled again."""
+        while True:
+            for event in await self._receive(stream, initiator):
+                if isinstance(event, Established):
+                    attempt.up = self._dist.connected(peer, attempt.conn_id, stream, event)
+                    if not attempt.up:
+                        stream.close()
+                    return True
+                if isinstance(event, StatusReceived) and event.status is Verdict.ALIVE:
+                    # Whoever chose its own name means it: the peer has not noticed yet that its connection is lost. A
+                    # name that was given may meanwhile be another node's, and the connection as well.
+                    wanted = not self._dist.was_named and self._dist.table.is_pending(peer.name, attempt.conn_id)
+                    initiator.answer_alive(wanted)
+                    if not wanted:
+                        await stream.send_all(initiator.data_to_send())
+                        stream.close()
+                        return not self._dist.was_named
+
+    async def _receive(self, stream: Stream, handshake: Initiator | Acceptor) -> list[Event]:
+        """Send what the handshake has to say, and return what came in answer."""
+        await stream.send_all(handshake.data_to_send())
+        data = await stream.receive_some()
+        if not data:
+            raise handshake.connection_lost()
+        try:
+            events = handshake.receive_data(data)
         except Superseded:
-            stream.close()  # the peer's dial to us goes on instead, and settles this one
-        except BaseException:
-            stream.close()
+            if isinstance(handshake, Initiator):
+                self.statuses["received", Verdict.NOK] += 1
             raise
+        for event in events:
+            if isinstance(event, StatusReceived):
+                self.statuses["received", event.status] += 1
+        return events
+
+    async def be_named(self, namer: Atom, host: str) -> tuple[NameGiven, Stream, Established]:
+        """Connect to the node ``namer`` as a node on ``host`` that has no name yet, to be given one.
+
+        Raises:
+            ConnectError: it cannot be reached, or gives none.
+        """
+        attempt = Attempt()
+        outcome: list[tuple[NameGiven, Stream, Established]] = []
+
+        async def ask() -> None:
+            stream = await self._open(attempt, namer.name)
+            try:
+                flags = self._flags & ~DFlag.PUBLISHED | DFlag.NAME_ME
+                attempt.handshake = self._initiator(host, namer.name, flags, 0)
+                given: NameGiven | None = None
+                while not outcome:
+                    for event in await self._receive(stream, attempt.handshake):
+                        if isinstance(event, NameGiven):
+                            given = event
+                        elif isinstance(event, Established):
+                            assert given is not None
+                            outcome.append((given, stream, event))
+            except BaseException:
+                stream.close()
+                raise
+
+        failure = await self._bounded(attempt, namer.name, ask())
+        if failure is not None:
+            raise failure
+        return outcome[0]
 
     async def _attempt_failed(self, peer: Peer, conn_id: int, failure: ConnectError) -> None:
         """Everything that waited for this connection hears that there is none."""
@@ -160,114 +312,204 @@ class Handshakes:
         await self._dist.hand_out_losses(row, peer)
         peer.settled.set()
 
+    # -- accepting
+
     async def accept(self, stream: Stream) -> None:
         """One accepted connection, from its first byte to its end."""
-        if self._handshakes >= MAX_HANDSHAKES or self._dist.stopping:
-            log.warning(
-                "closing a connection from %s: %d handshakes are under way already", stream.address, self._handshakes
-            )
+        if self._dist.stopping:
             stream.close()
             return
-        self._handshakes += 1
+        attempt = Attempt(stream.address)
+        if not self._make_room(attempt):
+            stream.close()
+            return
         acceptor = Acceptor(
             self._dist.name.name,
             self._flags,
             self._dist.creation,
-            self._cookie,
+            self._cookies.of,
             secrets.randbits(32),
             self._transport.length_bytes,
         )
-        attempt: list[tuple[Peer, int]] = []
         failure: Exception | None = None
         try:
-            with trio.fail_after(self._connect_timeout):
+            with attempt.scope, trio.fail_after(self._connect_timeout):
                 stream = await self._transport.secure(stream)
+                attempt.handshake = acceptor
                 await self._accept_handshake(stream, acceptor, attempt)
         except trio.TooSlowError:
-            failure = ConnectTimeout(f"it did not finish the handshake within {self._connect_timeout} s", acceptor.peer)
+            owed = attempt.owes() if attempt.handshake is not None else "it still owes its part of the TLS handshake"
+            failure = ConnectTimeout(f"it did not finish the handshake within {self._connect_timeout:g} s: {owed}")
         except (OSError, RemoteProtocolError) as error:
             failure = error
             last_word = acceptor.data_to_send()  # "not_allowed", for a peer that will want to know
             if last_word:
                 stream.try_send(last_word)
         finally:
-            self._handshakes -= 1
-            if not attempt or attempt[0][0].stream is not stream:
+            self._accepting.pop(attempt, None)
+            self._owners.pop(attempt.conn_id, None)
+            if not attempt.up:
                 stream.close()
-        if failure is None:
-            return
-        log.warning("handshake with %s failed: %s", stream.address, failure)
-        for peer, conn_id in attempt:
-            if conn_id == _OF_OLD_CONNECTION:
-                self._dist.table.still_up(peer.name)
-            else:
-                lost = NodeUnreachable(f"its handshake with this node failed: {failure}", peer.name.name)
-                await self._attempt_failed(peer, conn_id, lost)
+        if attempt.evicted:
+            failure = HandshakeError("it had not shown the cookie when others needed its place", acceptor.peer or None)
+        elif failure is not None:
+            named = f" ({acceptor.peer})" if acceptor.peer and acceptor.peer not in str(failure) else ""
+            log.warning("handshake with %s%s failed: %s", attempt.address, named, failure)
+        if not attempt.up and attempt.peer is not None:
+            await self._accept_failed(attempt, attempt.peer, failure)
 
-    async def _accept_handshake(self, stream: Stream, acceptor: Acceptor, attempt: list[tuple[Peer, int]]) -> None:
+    def _make_room(self, newcomer: Attempt) -> bool:
+        """Whether there is a place for one more handshake: the oldest of those that have proved nothing gives way."""
+        if len(self._accepting) >= self._max_handshakes:
+            unproved = [attempt for attempt in self._accepting if not attempt.proved]
+            oldest = next((attempt for attempt in unproved if attempt.silent), unproved[0] if unproved else None)
+            ended = oldest or newcomer
+            log.warning(
+                "closing a connection from %s: %d handshakes are under way already, and it has proved nothing yet",
+                ended.address,
+                len(self._accepting),
+            )
+            if oldest is None:
+                return False
+            oldest.evicted = True
+            oldest.scope.cancel()
+            del self._accepting[oldest]
+        self._accepting[newcomer] = None
+        return True
+
+    async def _accept_failed(self, attempt: Attempt, peer: Peer, failure: Exception | None) -> None:
+        """An accepted handshake for a row did not become a connection: superseded if there is no ``failure``."""
+        if attempt.replaces is not None:
+            if self._dist.table.still_up(attempt.replaces, peer):
+                # As if it had never been; those who waited for it are content with the old connection.
+                del self._heirs[peer]
+                peer.down()
+                peer.settled.set()
+                return
+            # It inherits the row as soon as the losses of the old connection are handed out, and then loses it.
+            await attempt.replaces.link.gone.wait()
+            self._owners.pop(attempt.conn_id, None)
+        if failure is not None:
+            lost = NodeUnreachable(f"its handshake with this node failed: {failure}", peer.name.name)
+            await self._attempt_failed(peer, attempt.conn_id, _caused(lost, failure))
+
+    async def _accept_handshake(self, stream: Stream, acceptor: Acceptor, attempt: Attempt) -> None:
         """``attempt`` holds the row that this handshake is for, as soon as there is one."""
-        while True:
-            data = await stream.receive_some()
-            if not data:
-                raise acceptor.connection_lost()
-            for event in acceptor.receive_data(data):
+        while acceptor.state is not State.FAILED:
+            for event in await self._receive(stream, acceptor):
                 if isinstance(event, NameReceived):
                     await self._name_received(event, acceptor, stream, attempt)
                 elif isinstance(event, Established):
+                    attempt.proved = True
+                    await self._take_over(attempt)
                     await stream.send_all(acceptor.data_to_send())
-                    if attempt[0][1] == _OF_OLD_CONNECTION:
-                        attempt[:] = [await self._replace(attempt[0][0])]
-                    if not self._dist.connected(*attempt[0], stream, event):
-                        attempt.clear()
+                    assert attempt.peer is not None
+                    if acceptor.named:
+                        self._named.add(attempt.peer)
+                    attempt.up = self._dist.connected(attempt.peer, attempt.conn_id, stream, event)
                     return
-            await stream.send_all(acceptor.data_to_send())
-            if acceptor.state is HandshakeState.FAILED:
-                return
+        await stream.send_all(acceptor.data_to_send())
 
-    async def _name_received(
-        self, event: NameReceived, acceptor: Acceptor, stream: Stream, attempt: list[tuple[Peer, int]]
-    ) -> None:
+    async def _name_received(self, event: NameReceived, acceptor: Acceptor, stream: Stream, attempt: Attempt) -> None:
         name = Atom(event.peer)
-        if self._allow is not None and event.peer not in self._allow:
-            log.warning("refusing %s (%s): it is not in the list of allowed nodes", event.peer, stream.address)
-            acceptor.accept(Verdict.NOT_ALLOWED)
-            return
-        if name == self._dist.name:
+        reason = self._reason_against(event, stream)
+        if reason:
+            log.warning("refusing %s (%s): %s", event.peer, stream.address, reason)
+            self._answer(acceptor, Verdict.NOT_ALLOWED)
+        elif event.asks_for_name:
+            name, creation = self._names.take(event.peer, self._is_taken)
+            self._begin(attempt, name)
+            acceptor.give_name(name.name, creation)
+            log.info("%s asks for a name, and is %s now", stream.address, name.name)
+        elif name == self._dist.name:
+            # net_kernel gets no connection id for its own name, and answers so.
             log.warning("refusing %s: it calls itself %s, which is this node", stream.address, event.peer)
-            acceptor.accept(Verdict.NOT_ALLOWED)
-            return
-        verdict = self._dist.table.incoming(name)
-        acceptor.accept(verdict)
-        if verdict is Verdict.OK:
-            attempt.append(await self._begin_incoming(name))
-        elif verdict is Verdict.OK_SIMULTANEOUS:
+            self._answer(acceptor, Verdict.NOK)
+        else:
             row = self._dist.table.get(name)
-            assert row is not None
-            attempt.append((row.link, self._dist.table.supersede(row)))
-            row.link.conn_id = row.conn_id
-        elif verdict is Verdict.ALIVE:
-            row = self._dist.table.get(name)
-            assert row is not None
-            attempt.append((row.link, _OF_OLD_CONNECTION))
+            while row is not None and row.state is ConnectionState.EXITING:
+                await row.link.gone.wait()
+                row = self._dist.table.get(name)
+            self._arbitrate(name, acceptor, attempt)
 
-    async def _begin_incoming(self, name: Atom) -> tuple[Peer, int]:
-        """A pending row for a node that dials us, taking over a peer that waits to be dialled."""
+    def _reason_against(self, event: NameReceived, stream: Stream) -> str:
+        if not self._allowed.permits(event.peer):
+            return "it is not in the list of allowed nodes"
+        if not self._allowed.is_open and not stream.vouches_for(event.peer):
+            # As allowed_nodes/2 of inet_tls_dist.erl has it: a name in the list is worth what its certificate is.
+            return "its certificate is not for the host in its name"
+        return ""
+
+    def _is_taken(self, name: Atom) -> bool:
+        return name == self._dist.name or self._dist.table.get(name) is not None
+
+    def _answer(self, acceptor: Acceptor, verdict: Verdict) -> None:
+        self.statuses["sent", verdict] += 1
+        acceptor.accept(verdict)
+
+    def _arbitrate(self, name: Atom, acceptor: Acceptor, attempt: Attempt) -> None:
+        """Answer a node that introduced itself, as the connection table has it."""
+        verdict = self._dist.table.incoming(name)
         row = self._dist.table.get(name)
-        while row is not None:
-            await row.link.gone.wait()
-            row = self._dist.table.get(name)
+        if verdict is None:
+            raise Superseded("an earlier call of it, to replace its connection, is under way already", name.name)
+        if verdict is Verdict.OK:
+            self._begin(attempt, name)
+        elif verdict is Verdict.OK_SIMULTANEOUS:
+            assert row is not None
+            loser = self._owners.pop(row.conn_id, None)
+            peer = row.link
+            peer.conn_id = self._dist.table.supersede(row)
+            self._carry(attempt, peer)
+            if loser is not None:
+                loser.scope.cancel()
+        elif verdict is Verdict.ALIVE:
+            assert row is not None
+            heir = row.heir = attempt.peer = Peer(name, self._dist.dirty)
+            attempt.replaces = row
+            self._heirs[heir] = attempt
+        self._answer(acceptor, verdict)
+
+    def _begin(self, attempt: Attempt, name: Atom) -> None:
+        """A pending row for a node that dials us, taking over a peer that waits to be dialled."""
         peer = self._dist.router.peers.get(name)
         if peer is None:
             peer = self._dist.router.peers[name] = Peer(name, self._dist.dirty)
         peer.conn_id = self._dist.table.begin(name, peer, dialled=False).conn_id
-        return peer, peer.conn_id
+        self._carry(attempt, peer)
 
-    async def _replace(self, old: Peer) -> tuple[Peer, int]:
-        """The node whose connection we hold dialled anew, and means it: the old connection goes first.
+    def _carry(self, attempt: Attempt, peer: Peer) -> None:
+        """From now on the news of ``attempt`` are those of the peer's row."""
+        attempt.peer, attempt.conn_id = peer, peer.conn_id
+        peer.address = attempt.address
+        self._owners[attempt.conn_id] = attempt
 
-        dist_util takes the old one down before the cookie is checked; here a stranger cannot cost anybody a connection.
-        """
-        if old.stream is not None and old.state is PeerState.UP:
-            old.closing = _CONNECTION_CLOSED
+    async def _take_over(self, attempt: Attempt) -> None:
+        """The node whose connection we hold dialled anew, means it, and has the cookie: the old connection goes."""
+        row = attempt.replaces
+        if row is None:
+            return
+        old = row.link
+        if row.state is ConnectionState.UP_PENDING and old.stream is not None:
+            old.closing = _WAIT_PENDING
             old.stream.abort()
-        return await self._begin_incoming(old.name)
+        await old.gone.wait()
+
+    def inherited(self, row: Row[Peer]) -> None:
+        """The connection that an attempt was to replace is gone: ``row`` is that attempt's now."""
+        attempt = self._heirs.pop(row.link)
+        row.link.conn_id = row.conn_id
+        self._carry(attempt, row.link)
+
+    # -- afterwards
+
+    def connection_lost(self, peer: Peer) -> None:
+        """A connection is over: a name that was given for it is free again."""
+        if peer in self._named:
+            self._named.discard(peer)
+            self._names.give_back(peer.name, peer.creation)
+
+
+def _caused(failure: ConnectError, cause: Exception) -> ConnectError:
+    failure.__cause__ = cause
+    return failure

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 
-from ..errors import BadName, EpmdUnavailable, Exit, LocalProtocolError
+from ..errors import BadName, Exit, LocalProtocolError
 from ..terms import Atom
-from . import epmd
+from .access import AllowList, Cookies
 from .addresses import Addresses, dist_port_of, split_name
 from .atoms import NORMAL, SHUTDOWN
 from .distribution import ConnectionInfo, Distribution
-from .epmd import EpmdAddress, Registration
-from .epmd_server import EpmdServer
+from .dynamic_names import UNDEFINED
+from .epmd import EpmdAddress
+from .handshakes import MAX_HANDSHAKES
 from .inline import InlineProcess, InlineServer, crash_reason
+from .presence import Presence
 from .process import Destination, LocalProcess, Process
 from .signals import atom_of
 from .ticking import DEFAULT_TRANSITION
@@ -28,17 +30,22 @@ from .timers import Timer, Timers
 from .transport import Listener, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from ..flags import DFlag
     from ..terms import Pid, Reference, Term
+    from .addresses import AddressLike
     from .events import NodeEvent
+    from .handshakes import StatusCount
     from .peer import Peer, Sending
     from .ticking import OngoingChange, SetNetTicktime
 
 log = logging.getLogger("erlang_interop.node")
 
+#: The part of ``connect_timeout`` that EPMD may take. It answers in a millisecond, or is stuck, and then an error that
+#: says so helps more than one about the handshake.
+LOOK_UP_SHARE: Final = 0.75
 #: Seconds that leaving the node waits for what its peers have not taken yet.
 CLOSE_TIME: Final = 2.0
 
@@ -72,37 +79,53 @@ class Node:
         visible: bool = False,
         net_ticktime: float = 60.0,
         net_tickintensity: int = 4,
-        epmd_address: EpmdAddress | None = None,
+        epmd_address: EpmdAddress | Literal[False] | None = None,
         embedded_epmd: bool = False,
         listen_host: str | None = None,
-        listen_port: int = 0,
+        listen_port: int | None = None,
+        dist_port: int | None = None,
         allow: Collection[str] | None = None,
         connect_timeout: float = 7.0,
+        cookies: Mapping[str, str] | None = None,
+        max_handshakes: int = MAX_HANDSHAKES,
+        name_from: str | None = None,
         transport: Transport | None = None,
-        addresses: Addresses | None = None,
+        addresses: Addresses | Mapping[str, AddressLike] | None = None,
     ) -> None:
         self.short_name, self.host = split_name(name)
-        if not cookie:
-            raise BadName("the cookie is empty: every node of a cluster shares one that is not")
         self.name = Atom(name)
+        self._name_from = _namer(name, name_from, visible=visible)
+        self._cookies = Cookies(cookie, cookies)
+        self._allowed = AllowList(allow)
         self.visible = visible
         self.creation = 0
-        self._epmd = epmd_address or EpmdAddress.from_environment()
-        self._embedded_epmd = embedded_epmd
+        epmd = EpmdAddress.from_environment(self.host) if epmd_address is None else epmd_address
+        dist_port = dist_port_of(dist_port)
         self._listen_host = listen_host or self.host
-        self._listen_port = listen_port
+        self._listen_port = (dist_port or 0) if listen_port is None else listen_port
+        self._presence = Presence(
+            self.short_name, self._listen_host, visible=visible, at=epmd, embedded=embedded_epmd, dist_port=dist_port
+        )
+        if not isinstance(addresses, Addresses):
+            addresses = Addresses(
+                epmd.port if epmd else None,
+                fixed=addresses,
+                dist_port=dist_port,
+                patience=LOOK_UP_SHARE * connect_timeout,
+            )
         self._dirty: list[Peer] = []
         self._transport = transport or Transport()
         self._distribution = Distribution(
             name,
-            cookie,
+            self._cookies,
             visible=visible,
             net_ticktime=net_ticktime,
             net_tickintensity=net_tickintensity,
-            addresses=addresses or Addresses(self._epmd.port),
+            addresses=addresses,
             transport=self._transport,
-            allow=allow,
+            allowed=self._allowed,
             connect_timeout=connect_timeout,
+            max_handshakes=max_handshakes,
             dirty=self._dirty,
         )
         self._router = self._distribution.router
@@ -151,29 +174,22 @@ class Node:
             raise outcome
 
     async def _start(self, tasks: trio.Nursery) -> None:
-        self._listener = await self._transport.listen(self._listen_host, self._listen_port)
-        registration = await self._first_registration(tasks)
-        self.creation = registration.creation
-        self._distribution.start(tasks, registration.creation)
-        self._pid = self._router.make_pid()
-        tasks.start_soon(epmd.stay_registered, registration, self._register)
         tasks.start_soon(self._timers.run)
+        if self._name_from is not None:
+            await self._distribution.start_named_by(tasks, self._name_from)
+            # Not an await from here to the block: who was connected finds the servers that start there.
+            self.name = self._distribution.name
+            self.short_name = split_name(self.name.name)[0]
+            self.creation = self._distribution.creation
+            self._pid = self._router.make_pid()
+            log.info("node %s has its name from %s, and does not listen", self.name.name, self._name_from)
+            return
+        self._listener = await self._transport.listen(self._listen_host, self._listen_port)
+        self.creation = await self._presence.start(tasks, self._listener.port)
+        self._distribution.start(tasks, self.creation)
+        self._pid = self._router.make_pid()
         tasks.start_soon(self._listener.serve, self._distribution.accept, tasks)
         log.info("node %s listens on %s", self.name.name, ", ".join(self._listener.addresses))
-
-    async def _first_registration(self, tasks: trio.Nursery) -> Registration:
-        try:
-            return await self._register()
-        except EpmdUnavailable:
-            if not self._embedded_epmd:
-                raise
-        await tasks.start(EpmdServer().serve, self._epmd.host, self._epmd.port)
-        log.info("no EPMD answered; one of our own serves on port %d", self._epmd.port)
-        return await self._register()
-
-    async def _register(self) -> Registration:
-        assert self._listener is not None
-        return await epmd.register(self._epmd, self.short_name, self._listener.port, visible=self.visible)
 
     async def _stop(self) -> None:
         """End the processes (their links and monitors fire as ``shutdown``), then the connections."""
@@ -217,6 +233,45 @@ class Node:
     def connections(self) -> list[ConnectionInfo]:
         """The connection table, one row for each peer."""
         return self._distribution.connections
+
+    @property
+    def handshakes(self) -> dict[StatusCount, int]:
+        """How often each status word decided a handshake since the node was opened.
+
+        ``("sent", "ok_simultaneous")`` counts the calls of others to which this node gave up a call of its own,
+        ``("received", "nok")`` its own calls that were given up for one of the other side; and so on for ``ok``,
+        ``alive`` and ``not_allowed``.
+        """
+        return self._distribution.handshakes
+
+    def allow(self, names: Iterable[Atom | str]) -> None:
+        """``net_kernel:allow/1``: these nodes may connect, and be dialled; before the first call everybody may.
+
+        Each call adds to the list, and nothing takes a name off it. Connections that are up stay up. No names at all
+        change nothing, as on a BEAM.
+
+        Args:
+            names: Full node names, hosts (every node there), or ``"name@"`` (nodes of that name on any host).
+
+        Raises:
+            BadName: one is none of these.
+        """
+        self._allowed.add(names if isinstance(names, str) else [str(name) for name in names])
+
+    def set_cookie(self, peer: Atom | str, cookie: str) -> None:
+        """``erlang:set_cookie/2``: from now on ``cookie`` is the secret shared with ``peer``.
+
+        With this node's own name it is the cookie of all peers that have none of their own. Connections that are up
+        stay up. There is no way to ask a node for its cookies.
+
+        Raises:
+            BadName: ``peer`` is no node name, or the cookie is empty, too long, or not Latin-1.
+        """
+        name = atom_of(peer)
+        if name == self.name:
+            self._cookies.set_own(cookie)
+        else:
+            self._cookies.set(name.name, cookie)
 
     @property
     def net_ticktime(self) -> float:
@@ -466,6 +521,23 @@ class Node:
     def start_task(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run ``async_fn(*args)`` for as long as the node lives: work in slices, and what belongs to no process."""
         self._nursery.start_soon(async_fn, *args)
+
+
+def _namer(name: str, name_from: str | None, *, visible: bool) -> str | None:
+    """Who is to give the node its name; None if it has one."""
+    if split_name(name)[0] != UNDEFINED:
+        if name_from is not None:
+            raise BadName(f"name_from= is for a node without a name, undefined@host; this one is {name!r} already")
+        return None
+    if name_from is None:
+        raise BadName(
+            f"{name!r} is a node without a name: say with name_from='beam@host' which node gives it one, "
+            f"or choose a name"
+        )
+    split_name(name_from)
+    if visible:
+        raise ValueError("a node that is given its name is always a hidden one: leave visible= out")
+    return name_from
 
 
 def _first(group: BaseExceptionGroup[Exception] | ExceptionGroup[Exception]) -> Exception:

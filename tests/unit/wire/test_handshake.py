@@ -24,6 +24,7 @@ from erlang_interop.wire.handshake import (
     Established,
     Event,
     Initiator,
+    NameGiven,
     NameReceived,
     State,
     StatusReceived,
@@ -90,6 +91,7 @@ def test_over_tls_lengths_have_four_bytes(size: int) -> None:
     b = Acceptor(B, B_FLAGS, B_CREATION, "secret", 2, length_bytes=4)
     sent = a.data_to_send()
     assert sent[:5] == len(sent[4:]).to_bytes(4, "big") + b"N"
+    events: list[Event] = []
     for portion in portions(sent, size):
         events = b.receive_data(portion)
     assert events == [NameReceived(A, A_FLAGS, A_CREATION)]
@@ -279,8 +281,10 @@ def test_the_old_name_message_of_a_node_without_the_new_flags() -> None:
     b = acceptor()
     b.receive_data(old_name(OFFERED))
     b.accept(Verdict.OK)
+    b.data_to_send()
     with pytest.raises(MissingFlags, match="V4_NC"):
         b.receive_data(b"\x00\x09c" + bytes(8))
+    assert b.data_to_send() == b"\x00\x0csnot_allowed"
     b = acceptor()
     with pytest.raises(MissingFlags, match="HANDSHAKE_23"):
         b.receive_data(old_name(OFFERED & ~DFlag.HANDSHAKE_23 & ~DFlag.MANDATORY_25_DIGEST))
@@ -297,7 +301,7 @@ def test_names_that_are_none(name: bytes) -> None:
     b = acceptor()
     with pytest.raises(RemoteProtocolError, match="name@host"):
         b.receive_data(name_message(name))
-    assert b.data_to_send() == b"\x00\x0csnot_allowed"
+    assert b.data_to_send() == b"", "dist_util hangs up without a word"
 
 
 def test_names_that_are_too_long_for_an_atom() -> None:
@@ -306,12 +310,107 @@ def test_names_that_are_too_long_for_an_atom() -> None:
     b = acceptor()
     with pytest.raises(RemoteProtocolError, match="at most 255 characters, this one 256"):
         b.receive_data(name_message(b"a" * 254 + b"@h"))
-    assert b.data_to_send() == b"\x00\x0csnot_allowed"
+    assert b.data_to_send() == b""
 
 
-def test_dynamic_names_are_not_given_out() -> None:
-    with pytest.raises(HandshakeError, match="NAME_ME"):
-        acceptor().receive_data(name_message(b"127.0.0.1", OFFERED | DFlag.NAME_ME))
+HOST = "127.0.0.1"
+ASKING = OFFERED | DFlag.NAME_ME
+
+
+def asker() -> Initiator:
+    return Initiator(HOST, B, ASKING, 0, "secret", 0x11111111)
+
+
+def test_a_name_is_asked_for_and_given() -> None:
+    a, b = asker(), acceptor()
+    hello = a.data_to_send()
+    assert hello.hex() == "00184e" + f"{ASKING:016x}" + "00000000" + "0009" + HOST.encode().hex()
+    (event,) = b.receive_data(hello)
+    assert event == NameReceived(HOST, ASKING, 0)
+    assert event.asks_for_name
+    b.give_name("X1@127.0.0.1", 0xCCCC0003)
+    answer = b.data_to_send()
+    status = b"snamed:\x00\x0cX1@127.0.0.1\xcc\xcc\x00\x03"
+    echoed = (B_FLAGS & ~DFlag.PUBLISHED) | DFlag.NAME_ME
+    assert answer.startswith(len(status).to_bytes(2, "big") + status + b"\x00\x1eN" + echoed.to_bytes(8, "big"))
+    assert a.receive_data(answer) == [NameGiven("X1@127.0.0.1", 0xCCCC0003)]
+    agreed = OFFERED | DFlag.NAME_ME
+    assert b.receive_data(a.data_to_send()) == [Established("X1@127.0.0.1", ASKING, agreed, 0xCCCC0003, b"")]
+    assert a.receive_data(b.data_to_send()) == [Established(B, echoed, agreed, B_CREATION, b"")]
+
+
+def test_the_cookie_is_that_of_the_name_given() -> None:
+    asked = []
+
+    def cookie_of(peer: str) -> str:
+        asked.append(peer)
+        return "secret"
+
+    a, b = asker(), acceptor(cookie_of)
+    b.receive_data(a.data_to_send())
+    b.give_name("X1@127.0.0.1", 5)
+    a.receive_data(b.data_to_send())
+    b.receive_data(a.data_to_send())
+    assert asked == ["X1@127.0.0.1"]
+
+
+@pytest.mark.parametrize("host", [b"", b"a@127.0.0.1", b"@", b"a@"])
+def test_what_asks_for_a_name_sends_its_host(host: bytes) -> None:
+    b = acceptor()
+    with pytest.raises(RemoteProtocolError, match="sends its host"):
+        b.receive_data(name_message(host, ASKING))
+    assert b.data_to_send() == b""
+
+
+def test_what_asks_for_a_name_may_be_not_allowed() -> None:
+    a, b = asker(), acceptor()
+    b.receive_data(a.data_to_send())
+    b.accept(Verdict.NOT_ALLOWED)
+    with pytest.raises(NotAllowed):
+        a.receive_data(b.data_to_send())
+    assert b.state is State.FAILED
+
+
+GIVEN: list[tuple[bytes, str]] = [
+    (b"\x00\x03sok", "asked for a name and answers 'ok'"),
+    (b"\x00\x04snok", "asked for a name and answers 'nok'"),
+    (b"\x00\x06salive", "asked for a name and answers 'alive'"),
+    (b"\x00\x07snamed:", "cut short"),
+    (b"\x00\x0asnamed:\x00\x05a", "cut short"),
+    (b"\x00\x17snamed:\x00\x0cX1@127.0.0.1\x00\x00", "cut short"),
+    (b"\x00\x0fsnamed:\x00\x02\xff@\x00\x00\x00\x05", "not utf-8"),
+    (b"\x00\x12snamed:\x00\x05X@ho2\x00\x00\x00\x05", "none on our host"),
+    (b"\x00\x16snamed:\x00\x09127.0.0.1\x00\x00\x00\x05", "none on our host"),
+    (b"\x00\x17snamed:\x00\x0a@127.0.0.1\x00\x00\x00\x05", "none on our host"),
+]
+
+
+@pytest.mark.parametrize(("answer", "match"), GIVEN)
+def test_names_that_nobody_can_be_given(answer: bytes, match: str) -> None:
+    a = asker()
+    with pytest.raises(RemoteProtocolError, match=match):
+        a.receive_data(answer)
+    assert a.state is State.FAILED
+
+
+def test_the_end_of_the_stream_instead_of_a_name() -> None:
+    assert "hung up when asked for a name" in str(asker().connection_lost())
+
+
+def test_names_are_given_to_those_who_ask() -> None:
+    b = acceptor()
+    b.receive_data(initiator().data_to_send())
+    with pytest.raises(LocalProtocolError, match="nobody asked for a name"):
+        b.give_name("X1@127.0.0.1", 5)
+    b = acceptor()
+    b.receive_data(asker().data_to_send())
+    with pytest.raises(LocalProtocolError, match="is given one"):
+        b.accept(Verdict.OK)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_state_says_what_the_peer_owes(state: State) -> None:
+    assert bool(state.owed) == state.name.startswith("RECV_")
 
 
 def test_a_host_beyond_ascii_travels_as_latin_1() -> None:

@@ -1,0 +1,90 @@
+"""Cookies and allow lists; BEAMs judge the same lists in tests/interop/test_handshake_rules.py."""
+
+import traceback
+
+import pytest
+
+from erlang_interop.errors import BadName
+from erlang_interop.runtime.access import AllowList, Cookies
+
+
+def test_a_peer_has_the_common_cookie_or_its_own() -> None:
+    cookies = Cookies("common", {"beam@h": "special"})
+    assert (cookies.of("beam@h"), cookies.of("other@h")) == ("special", "common")
+    cookies.set("other@h", "third")
+    cookies.set_own("new")
+    assert [cookies.of(peer) for peer in ("beam@h", "other@h", "any@h")] == ["special", "third", "new"]
+
+
+def test_a_cookie_is_never_shown() -> None:
+    cookies = Cookies("sesame", {"beam@h": "sesame too"})
+    assert repr(cookies) == "<Cookies, 1 of single peers>"
+    for bad in ("sesame\u0142", "sesame" * 50):
+        with pytest.raises(BadName) as caught:
+            cookies.set("beam@h", bad)
+        assert "sesame" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("cookie", "match"), [("", "empty"), ("gehe\u0142m", "beyond Latin-1"), ("x" * 256, "256 characters")]
+)
+def test_what_is_no_cookie_is_refused(cookie: str, match: str) -> None:
+    with pytest.raises(BadName, match=match):
+        Cookies(cookie)
+    with pytest.raises(BadName, match=match):
+        Cookies("good", {"beam@h": cookie})
+    good = Cookies("good")
+    with pytest.raises(BadName, match=match):
+        good.set_own(cookie)
+    assert good.of("beam@h") == "good"
+
+
+def test_cookies_belong_to_node_names() -> None:
+    with pytest.raises(BadName, match="no node name"):
+        Cookies("good", {"beam": "special"})
+
+
+def test_without_a_list_everybody_may_connect() -> None:
+    allowed = AllowList()
+    assert allowed.is_open
+    assert allowed.permits("a@h")
+    assert allowed.permits("h"), "the host of a node without a name"
+
+
+def test_the_first_names_make_a_list_and_further_ones_add_to_it() -> None:
+    allowed = AllowList()
+    allowed.add([])
+    assert allowed.is_open
+    allowed.add(["a@h"])
+    allowed.add(["b@h"])
+    assert not allowed.is_open
+    assert [name for name in ("a@h", "b@h", "c@h") if allowed.permits(name)] == ["a@h", "b@h"]
+    assert repr(allowed) == "<AllowList ['a@h', 'b@h']>"
+
+
+def test_an_empty_list_lets_nobody_in() -> None:
+    allowed = AllowList([])
+    assert not allowed.permits("a@h")
+    allowed.add(["a@h"])
+    assert allowed.permits("a@h")
+
+
+def test_hosts_and_names_on_any_host() -> None:
+    allowed = AllowList(["friend@h1", "h2", "ops@"])
+    may = ["friend@h1", "any@h2", "ops@h3", "h2"]
+    may_not = ["friend@h2x", "other@h1", "h1", "friend", "h2@h1", "ops", "opsx@h3", "ops@"]
+    assert [name for name in may if not allowed.permits(name)] == []
+    assert [name for name in may_not if allowed.permits(name)] == ["ops@"], "an entry permits its very self"
+
+
+@pytest.mark.parametrize("entry", ["", "@", "@h", "a@b@c"])
+def test_what_is_no_entry_is_refused(entry: str) -> None:
+    allowed = AllowList(["a@h"])
+    with pytest.raises(BadName, match="nothing to allow"):
+        allowed.add(["b@h", entry])
+    assert not allowed.permits("b@h"), "all or nothing"
+
+
+def test_a_single_name_is_no_list() -> None:
+    with pytest.raises(BadName, match=r"write \['a@h'\]"):
+        AllowList("a@h")
