@@ -226,28 +226,3 @@ async def test_a_beam_that_does_not_let_us_in(node: Node, fresh_beam: BeamFactor
     with pytest.raises(ConnectRefused, match="does not let us in") as caught:
         await node.connect(beam.name)
     assert isinstance(caught.value.__cause__, NotAllowed)
-
-
-@pytest.mark.rule("Ticks: a peer silent for net_ticktime is given up")
-async def test_a_suspended_beam_is_given_up_after_net_ticktime(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
-    beam = fresh_beam()
-    async with opened(net_ticktime=2.0) as node, node.monitor_nodes() as events:
-        await node.connect(beam.name)
-        assert isinstance(await next_event(events), NodeUp)
-        beam.suspend()
-        started = trio.current_time()
-        assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("net_tick_timeout"))
-        assert trio.current_time() - started >= 1.9
-        beam.resume()
-
-
-@pytest.mark.rule("Ticks: ticks keep a quiet connection up")
-async def test_a_quiet_connection_stays_up_by_ticks(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
-    beam = fresh_beam(args=["-kernel", "net_ticktime", "1"])
-    async with opened(net_ticktime=1.0) as node, node.monitor_nodes() as events:
-        await node.connect(beam.name)
-        assert isinstance(await next_event(events), NodeUp)
-        with trio.move_on_after(4) as scope:
-            pytest.fail(f"{await anext(events)}")
-        assert scope.cancelled_caught
-        assert await beam.eval(f"lists:member('{node.name}', nodes(hidden)).") is True
