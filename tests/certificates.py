@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import trustme
 
-from erlang_interop import TlsClient, TlsOptions, TlsServer
+from erlang_interop import Atom, Term, TlsClient, TlsOptions, TlsServer, charlist
+from erlang_interop.etf.text import format_term
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 HOST: Final = "127.0.0.1"
@@ -58,3 +61,26 @@ def options(
         TlsServer(cacertfile=cacertfile, certfile=certificate, **more),
         TlsClient(cacertfile=cacertfile, certfile=certificate, **more),
     )
+
+
+def optfile(path: Path, options: TlsOptions, *more: Term) -> Path:
+    """``options`` as a file for ``erl -ssl_dist_optfile``; ``more`` are further ``(name, value)`` of both sides."""
+    sides = [(Atom(side.side), [*_terms(side), *more]) for side in (options.server, options.client)]
+    path.write_text(f"{format_term(sides)}.\n")
+    return path
+
+
+def _terms(side: TlsServer | TlsClient) -> Iterator[Term]:
+    """The options of one side that are not the defaults of a BEAM."""
+    assert isinstance(side.cacertfile, tuple)
+    yield Atom("verify"), Atom(side.verify)  # before OTP 26 verify_none is the default
+    for name, value in (("cacertfile", next(iter(side.cacertfile), None)), ("certfile", side.certfile)):
+        if value is not None:
+            yield Atom(name), charlist(os.fspath(value))
+    if isinstance(side, TlsServer):
+        if side.asks_for_certificates:
+            yield Atom("fail_if_no_peer_cert"), True
+    elif side.server_name_indication is not None:
+        yield Atom("server_name_indication"), Atom(side.server_name_indication)
+    if len(side.versions) == 1:
+        yield Atom("versions"), [Atom(side.versions[0])]

@@ -23,7 +23,7 @@ import trio
 
 from ..errors import TlsError, TlsOptionsError
 from .tls_errors import HandshakeSide, explained, no_tls
-from .transport import Stream, Transport, open_stream
+from .transport import Stream, Transport
 
 if TYPE_CHECKING:
     from .tls_options import TlsClient, TlsOptions, TlsServer
@@ -360,20 +360,19 @@ class TlsTransport(Transport):
                     side.side,
                 )
 
-    async def open(self, host: str, port: int, node: str) -> Stream:
-        """Connect to the node ``node`` on ``host:port``; its certificate must be for the host of its name.
+    async def secure_dialled(self, stream: Stream, node: str) -> Stream:
+        """The TLS handshake with a node that was dialled; its certificate must be for the host in its name.
 
         Raises:
-            HostNotFound, NodeUnreachable: see ``open_stream``.
             TlsError: TLS did not come about; a CertificateError where a certificate is why.
             OSError: the connection broke.
         """
         named = self._options.client.server_name_indication or node.partition("@")[2]
         side = HandshakeSide(self._options.client, node, named)
-        return await self._secured(await open_stream(host, port), self._client, side, named)
+        return await self._secured(stream, self._client, side, named)
 
     async def secure(self, stream: Stream) -> Stream:
-        """The TLS handshake with a node that dialled us. Raises as ``open``."""
+        """The TLS handshake with a node that dialled us. Raises as ``secure_dialled``."""
         return await self._secured(stream, self._server, HandshakeSide(self._options.server), None)
 
     async def _secured(self, plain: Stream, context: _Context, side: HandshakeSide, hostname: str | None) -> Stream:

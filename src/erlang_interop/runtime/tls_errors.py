@@ -80,7 +80,8 @@ _REFUSALS: Final = {
     "certificate_expired": "says that this node's certificate has expired",
     "certificate_revoked": "says that this node's certificate was revoked",
     "certificate_required": "wants a certificate of this node: give certfile and keyfile in the {side} options",
-    "bad_certificate": "refuses this node's certificate (alert bad_certificate); its log may say why",
+    "bad_certificate": "refuses this node's certificate (alert bad_certificate): is it for the host in this node's "
+    "name? its log may say why",
     "certificate_unknown": "refuses this node's certificate (alert certificate_unknown); its log may say why",
     "unsupported_certificate": "cannot use this node's certificate (alert unsupported_certificate): its key or its "
     "extended key usage is not for this",

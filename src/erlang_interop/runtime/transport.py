@@ -183,8 +183,12 @@ class Transport:
         """Connect to the node ``node`` on ``host:port``. Raises HostNotFound, NodeUnreachable."""
         return await open_stream(host, port)
 
+    async def secure_dialled(self, stream: Stream, node: str) -> Stream:
+        """Make a connection that ``open`` gave ready for the distribution handshake. Closes it when that fails."""
+        return stream
+
     async def secure(self, stream: Stream) -> Stream:
-        """Make an accepted connection ready for the distribution handshake."""
+        """Make an accepted connection ready for the distribution handshake. Closes it when that fails."""
         return stream
 
 

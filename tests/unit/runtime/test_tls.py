@@ -43,7 +43,7 @@ async def attempt(
 
     async def dial() -> None:
         try:
-            outcome["client"] = await client.open(HOST, listener.port, node)
+            outcome["client"] = await client.secure_dialled(await client.open(HOST, listener.port, node), node)
         except (TlsError, OSError) as error:
             outcome["client"] = error
 
