@@ -11,11 +11,13 @@ Layers, each importing only those below: ``otp``, ``runtime``, ``wire``, ``etf``
 
 from .errors import (
     AddressInUse,
+    BadAddress,
     BadName,
     BadRpc,
     CalleeExited,
     CallError,
     CallTimeout,
+    CertificateError,
     ConnectError,
     ConnectRefused,
     ConnectTimeout,
@@ -44,6 +46,8 @@ from .errors import (
     SpawnError,
     Superseded,
     SupervisorError,
+    TlsError,
+    TlsOptionsError,
 )
 from .flags import DFlag
 from .otp.gen import From
@@ -56,6 +60,7 @@ from .runtime.events import NodeDown, NodeEvent, NodeUp
 from .runtime.inline import InlineServer
 from .runtime.process import Destination, LocalProcess, MonitorTarget, Process
 from .runtime.timers import Timer
+from .runtime.tls_options import TlsClient, TlsOptions, TlsServer
 from .terms import (
     Atom,
     BitString,
@@ -77,12 +82,14 @@ __all__ = [
     "NO_REPLY",
     "AddressInUse",
     "Atom",
+    "BadAddress",
     "BadName",
     "BadRpc",
     "BitString",
     "CallError",
     "CallTimeout",
     "CalleeExited",
+    "CertificateError",
     "ChildInfo",
     "ChildSpec",
     "ConnectError",
@@ -140,6 +147,11 @@ __all__ = [
     "SupervisorError",
     "Term",
     "Timer",
+    "TlsClient",
+    "TlsError",
+    "TlsOptions",
+    "TlsOptionsError",
+    "TlsServer",
     "charlist",
     "open_node",
     "text",

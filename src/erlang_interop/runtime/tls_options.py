@@ -186,8 +186,8 @@ class TlsServer(_Side):
         if self.verify == "verify_peer":
             context.verify_mode = ssl.CERT_REQUIRED if self.asks_for_certificates else ssl.CERT_OPTIONAL
         context.num_tickets = 0  # a node resumes no session
-        # A BEAM that dialled us over TLS 1.2 asks for new keys after 2**28 records (renegotiate_at). OpenSSL refuses that
-        # by default, and the BEAM then never sends anything again.
+        # A BEAM that dialled us over TLS 1.2 asks for new keys after 2**28 records (renegotiate_at). OpenSSL refuses
+        # that by default, and the BEAM then never sends anything again.
         context.options |= _ALLOW_CLIENT_RENEGOTIATION
         if self.dhfile is not None:
             self._load("dhfile", self.dhfile, context.load_dh_params)
