@@ -282,6 +282,8 @@ class Distribution:
         except OSError as error:
             log.info("the connection to %s broke: %s", peer.name.name, error)
         except RemoteProtocolError as error:
+            if error.offset is None:
+                error.offset = 0  # of a signal that is wrong as a whole: its frame's start, as in the channel
             log.error("closing the connection to %s (%s): %s", peer.name.name, peer.address, error)
         return _CONNECTION_CLOSED
 

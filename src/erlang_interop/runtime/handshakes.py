@@ -138,6 +138,8 @@ class Handshakes:
         if attempt.scope.cancelled_caught:
             log.debug("the call to %s gives way to its own call to this node", peer.name.name)
         elif failure is not None:
+            if attempt.address and isinstance(failure.__cause__, RemoteProtocolError):
+                log.warning("handshake with %s (%s) failed: %s", attempt.address, peer.name.name, failure.__cause__)
             await self._attempt_failed(peer, conn_id, failure)
 
     async def _try_to_connect(self, attempt: Attempt, peer: Peer) -> ConnectError | None:
