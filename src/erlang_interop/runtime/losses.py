@@ -35,6 +35,8 @@ def hand_out_loss(router: Router, peer: Peer, reason: Term, limit: int) -> bool:
         process = router.processes.get(pid)
         for remote in remotes:
             done += 1
+            if router.carries(pid, remote):
+                continue  # linked anew meanwhile: it had its exit signal then
             link = None if process is None else process.links.pop(remote, None)
             if process is not None and link is not None and link.exit_received():
                 router.exit_signal(process, remote, reason, linked=True, priority=link.priority)

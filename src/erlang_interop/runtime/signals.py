@@ -18,7 +18,7 @@ from ..terms import Atom, Pid, Reference
 from ..wire.control import Op, describe, packer
 from ..wire.unlink import Link, UnlinkIds
 from .aliases import Aliases
-from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOPROC, NORMAL, UNDEFINED
+from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, UNDEFINED
 from .events import NodeEvents
 from .incoming import Incoming
 from .losses import hand_out_loss
@@ -204,6 +204,14 @@ class Router:
         if pid == process.pid:
             return
         link = process.links.get(pid)
+        if link is not None and pid.node != self.name and not self.carries(process.pid, pid):
+            # It was made over a connection that is lost, and that loss is being handed out: now it is this one's turn.
+            del process.links[pid]
+            if link.exit_received():
+                self.exit_signal(process, pid, NOCONNECTION, linked=True, priority=link.priority)
+                if not process.alive:
+                    return
+            link = None
         if link is not None:
             link.priority = priority
             if not link.link():
@@ -234,11 +242,19 @@ class Router:
                 other.links.pop(process.pid, None)
             return
         peer = self.peers.get(pid.node)
-        if peer is None:
+        if peer is None or not self.carries(process.pid, pid):
             del process.links[pid]
             return
         # The link is gone for us when the other side has acknowledged; until then its exit signals are ignored.
         peer.emit(_unlink_id(link.unlink(self._unlink_ids), process.pid, pid))
+
+    def carries(self, pid: Pid, remote: Pid) -> bool:
+        """Whether the link between ``pid`` here and ``remote`` is of the connection that is there now, not of a lost one.
+
+        A process of a node that dialled anew may act, or end, before the loss of the last connection reaches its link.
+        """
+        peer = self.peers.get(remote.node)
+        return peer is not None and remote in peer.links.get(pid, ())
 
     def forget_link(self, peer: Peer, process: LocalProcess, pid: Pid) -> None:
         """The link between ``process`` and ``pid`` on ``peer`` is no more, for either table."""
@@ -419,7 +435,7 @@ class Router:
                     self.exit_signal(other, pid, reason, linked=True, token=token, priority=theirs.priority)
                 continue
             peer = self.peers.get(other_pid.node)
-            if peer is not None:
+            if peer is not None and self.carries(pid, other_pid):
                 self.forget_link(peer, process, other_pid)
                 if link.active:
                     self.emit_reason(peer, link_exit(process, other_pid), reason)
