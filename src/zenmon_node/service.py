@@ -15,7 +15,7 @@ from .app import open_zen_monitor
 from .logs import get_logger
 
 if TYPE_CHECKING:
-    from erlang_interop import Node, NodeEvent
+    from erlang_interop import Node, NodeEvent, TlsOptions
 
     from .config import Settings
 
@@ -34,9 +34,12 @@ class ServiceOptions:
     connect: tuple[str, ...] = ()
     """Nodes to be connected to, and to be connected to again after a loss."""
     cookie: str | None = field(default=None, repr=False)
+    tls: TlsOptions | None = None
+    """Speak TLS with these options."""
     settings: Settings | None = None
     visible: bool = False
-    port: int = 0
+    port: int | None = None
+    """The port to listen on; None: ``ERL_DIST_PORT``, else a free one."""
     embedded_epmd: bool = False
 
 
@@ -63,6 +66,7 @@ async def _serve(options: ServiceOptions) -> None:
         open_node(
             options.name,
             cookie=options.cookie,
+            tls=options.tls,
             visible="passive" if options.visible else False,
             listen_port=options.port,
             embedded_epmd=options.embedded_epmd,

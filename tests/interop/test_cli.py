@@ -11,13 +11,14 @@ import pytest
 
 from erlang_interop import Atom, Pid
 from tests.command import Command
+from tests.support import free_port
 from zenmon_node.cli import ExitStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from erlang_interop.testing.beam import Beam, Epmd
-    from tests.conftest import BeamFactory
+    from tests.conftest import BeamFactory, Otp
 
 
 @pytest.fixture
@@ -52,6 +53,23 @@ async def test_ping_under_the_name_of_the_beam(command: Command, beam: Beam) -> 
     assert "choose another name" in done.err
 
 
+@pytest.mark.parametrize("by", ["--address", "ERL_DIST_PORT"])
+async def test_ping_without_any_epmd(otp: Otp, tmp_path: Path, fresh_beam: BeamFactory, cookie: str, by: str) -> None:
+    """Neither here nor at the BEAM: the command's port for EPMD is one where nothing listens."""
+    port = free_port()
+    flag = ["-erl_epmd_port"] if otp.release < 27 else ["-kernel", "erl_epmd_node_listen_port"]
+    beam = fresh_beam(args=[*flag, str(port)])
+    command = Command(tmp_path, 1, cookie)
+    if by == "--address":
+        done = await command("ping", beam.name, "--address", f"localhost:{port}")
+    else:
+        done = await command("ping", beam.name, ERL_DIST_PORT=str(port))
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "pong\n", "")
+    done = await command("ping", beam.name, "--address", "127.0.0.1:1")
+    assert done.status == ExitStatus.REFUSED
+    assert "127.0.0.1:1: Connection refused; that address was given for it" in done.err
+
+
 async def test_ping_of_a_beam_that_has_died(command: Command, fresh_beam: BeamFactory) -> None:
     beam = fresh_beam()
     beam.kill()
@@ -66,7 +84,7 @@ async def test_ping_of_a_suspended_beam(command: Command, fresh_beam: BeamFactor
     done = await command("ping", beam.name, "--timeout", "1")
     beam.resume()
     assert done.status == ExitStatus.REFUSED
-    assert "within 1.0 s" in done.err
+    assert "within 1 s" in done.err
     assert beam.name in done.err
 
 
@@ -103,7 +121,7 @@ async def test_call(command: Command, beam: Beam) -> None:
         (["erlang", "hd", "[]"], "badarg"),
         (["erlang", "exit", "{my, reason}"], "{my,reason}"),
         (["no_such_module", "f", "1"], "no function no_such_module:f/1"),
-        (["timer", "sleep", "10000", "--timeout", "1"], "did not return within 1.0 s"),
+        (["timer", "sleep", "10000", "--timeout", "1"], "did not return within 1 s"),
     ],
 )
 async def test_call_that_fails(command: Command, beam: Beam, words: list[str], message: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import ipaddress
 import itertools
 import os
 import queue
@@ -146,12 +147,13 @@ class Epmd:
         self.port = port
 
     @classmethod
-    def start(cls, root: Path, *, port: int = 0) -> Self:
+    def start(cls, root: Path, *, port: int = 0, addresses: Sequence[str] = ()) -> Self:
         """Start the ``epmd`` of an OTP; returns once it accepts connections.
 
         Args:
             root: The folder that holds ``bin/erl``.
             port: The port to listen on; 0 picks a free one.
+            addresses: IP addresses to listen on beside 127.0.0.1, where every ``epmd`` does.
 
         Raises:
             BeamDiedError: it ended at once, or does not listen.
@@ -162,7 +164,7 @@ class Epmd:
         for _ in range(1 if port else 5):
             chosen = port or _free_port()
             process = subprocess.Popen(
-                [str(program), "-port", str(chosen), "-address", LOOPBACK],
+                [str(program), "-port", str(chosen), "-address", ",".join((LOOPBACK, *addresses))],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -188,6 +190,11 @@ class Epmd:
                 self._process.wait(0.01)
         return False
 
+    @property
+    def pid(self) -> int:
+        """Its operating-system process id."""
+        return self._process.pid
+
     def close(self) -> None:
         """Kill it. Nodes registered there stay up, and unknown to newcomers."""
         self._process.kill()
@@ -200,6 +207,17 @@ class Epmd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _interface(name: str) -> str:
+    """Where a BEAM listens, as an Erlang term: on the loopback address in its name, else on the usual one."""
+    try:
+        host = ipaddress.ip_address(name.partition("@")[2])
+    except ValueError:
+        host = ipaddress.ip_address(LOOPBACK)
+    if host.version == 6 and host.is_loopback:
+        return "{0,0,0,0,0,0,0,1}"
+    return "{" + (str(host) if host.is_loopback else LOOPBACK).replace(".", ",") + "}"
 
 
 def _free_port() -> int:
@@ -294,7 +312,7 @@ class Beam:
         self._answers_in, answers_out = os.pipe()
         command = [
             *(str(erl), "-noinput", "-name", self.name, "-start_epmd", "false"),
-            *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
+            *("-kernel", "inet_dist_use_interface", _interface(self.name)),
             *(["-hidden"] if hidden else []),
             *itertools.chain.from_iterable(("-pa", str(path)) for path in code_paths),
             *args,

@@ -19,8 +19,9 @@ from .. import logs
 from ..config import load_settings
 from ..service import ServiceOptions, run_service
 from . import commands
+from .epmd import serve_epmd
 from .failures import ExitStatus, UsageError, explain, first_error
-from .joining import Joining, read_cookie
+from .joining import Joining, read_cookie, read_tls_options
 from .targets import parse_node
 
 PROGRAM = "zenmon-node"
@@ -32,7 +33,8 @@ app = App(
     name=PROGRAM,
     help="An Erlang node in Python: join a cluster, watch and call BEAM processes, serve ZenMonitor.",
     help_epilogue=(
-        "The cookie comes from --cookie-file, ZENMON_COOKIE or ~/.erlang.cookie; EPMD's port from ERL_EPMD_PORT. "
+        "The cookie comes from --cookie-file, ZENMON_COOKIE or ~/.erlang.cookie; EPMD's port from ERL_EPMD_PORT; "
+        "with ERL_DIST_PORT, all nodes listen on that port and no EPMD is asked. "
         "Exit status: 0 done, 1 the cluster said no, 2 usage."
     ),
     version=lambda: _version(),
@@ -109,7 +111,8 @@ async def run(
     visible: Flag = False,
     config: Path | None = None,
     cookie_file: Path | None = None,
-    port: int = 0,
+    tls_optfile: Path | None = None,
+    port: int | None = None,
     embedded_epmd: Flag = False,
     log_level: logs.Level = "info",
     log_json: Flag = False,
@@ -123,7 +126,9 @@ async def run(
             global is connected, global:sync/0 waits on the others.
         config: ZenMonitor's settings, a TOML file with a table [zen_monitor]; ZENMON_* variables override it.
         cookie_file: File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie.
-        port: Port to listen on; 0 takes a free one.
+        tls_optfile: Speak TLS, with the options of this file, which is one for erl -ssl_dist_optfile. Default:
+            ZENMON_TLS_OPTFILE, else no TLS.
+        port: Port to listen on; 0 takes a free one. Default: ERL_DIST_PORT, else a free one.
         embedded_epmd: Serve as EPMD where none answers.
         log_level: What is less important is not logged.
         log_json: Log JSON objects, one a line.
@@ -133,6 +138,7 @@ async def run(
         name=parse_node(name),
         connect=tuple(parse_node(peer) for peer in connect or ()),
         cookie=read_cookie(cookie_file),
+        tls=read_tls_options(tls_optfile),
         settings=load_settings(config, environ=os.environ),
         visible=visible,
         port=port,
@@ -185,6 +191,29 @@ async def names(host: str = "127.0.0.1", /) -> ExitStatus:
         host: The host to ask.
     """
     return await commands.names(host)
+
+
+@app.command
+async def epmd(
+    *,
+    port: int | None = None,
+    address: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    relaxed_command_check: Flag = False,
+    log_level: logs.Level = "info",
+    log_json: Flag = False,
+) -> ExitStatus:
+    """Serve as EPMD, Erlang's port mapper, until SIGTERM, the interrupt key, or a permitted epmd -kill.
+
+    Args:
+        port: Port to listen on. Default: ERL_EPMD_PORT, else 4369.
+        address: IP addresses to listen on beside the loopback ones, without which nodes of other machines find none
+            of this one; 0.0.0.0 is all. Repeat it or list several. Default: those of ERL_EPMD_ADDRESS.
+        relaxed_command_check: Permit epmd -kill while nodes are registered, and epmd -stop.
+        log_level: What is less important is not logged.
+        log_json: Log JSON objects, one a line.
+    """
+    logs.configure(log_level, as_json=log_json)
+    return await serve_epmd(port, address or (), relaxed=relaxed_command_check)
 
 
 @app.command

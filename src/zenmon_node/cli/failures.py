@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import enum
 
-from erlang_interop import BadName, CookieMismatch, CookieMissing, EncodeError, ErlangInteropError
+from erlang_interop import (
+    BadAddress,
+    BadName,
+    CookieMismatch,
+    CookieMissing,
+    EncodeError,
+    ErlangInteropError,
+    TlsOptionsError,
+)
 from erlang_interop.errors import TermSyntaxError
 
 from ..config import SettingsError
@@ -32,13 +40,15 @@ class Refusal(ErlangInteropError):
     """The cluster said no in a way that is no error of the node's own."""
 
 
-_USAGE = (UsageError, BadName, SettingsError, CookieMissing, TermSyntaxError, EncodeError)
+_USAGE = (UsageError, BadAddress, BadName, SettingsError, CookieMissing, TermSyntaxError, EncodeError, TlsOptionsError)
 
 
 #: What the library's messages call an argument is an option here.
 _OPTIONS = (
     ("pass cookie=,", "give --cookie-file,"),
     ("let the node bring its own (embedded_epmd=True)", "let the node bring its own (run --embedded-epmd)"),
+    ("open this one with tls= as well", "give --tls-optfile"),
+    ("open this node without tls=", "leave --tls-optfile and ZENMON_TLS_OPTFILE out"),
     ("timeout= allows more (None: for ever)", "--timeout allows more"),
 )
 

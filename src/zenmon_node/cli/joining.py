@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from erlang_interop import CookieMissing, EpmdAddress, EpmdUnavailable, open_node
+from erlang_interop import CookieMissing, EpmdAddress, EpmdUnavailable, TlsOptions, open_node
 from erlang_interop.runtime import split_name
+from erlang_interop.runtime.addresses import dist_port_of
 
+from .failures import UsageError
 from .targets import parse_node
 
 if TYPE_CHECKING:
@@ -34,8 +36,14 @@ class Joining:
     cookie_file: Path | None = None
     """File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie."""
 
+    tls_optfile: Path | None = None
+    """Speak TLS, with the options of this file (as erl -ssl_dist_optfile). Default: ZENMON_TLS_OPTFILE, else no TLS."""
+
     timeout: float = 7.0
     """Seconds that connecting may take, and, where something is asked, the answer."""
+
+    address: str | None = None
+    """Where the node listens, host:port or [::1]:port; no EPMD is asked then. Default: what EPMD on its host says."""
 
 
 @asynccontextmanager
@@ -43,21 +51,32 @@ async def joined(joining: Joining, peers: Iterable[str]) -> AsyncIterator[Node]:
     """A hidden node that is connected to ``peers``, for as long as the block runs.
 
     It listens on the loopback address only, since nobody needs to dial a node that lives for a moment. Where no EPMD
-    answers it serves as one, so that a machine without Erlang can reach the nodes of others.
+    answers it serves as one, so that a machine without Erlang can reach the nodes of others. With ``--address`` or
+    ``ERL_DIST_PORT`` there is no EPMD at all.
 
     Raises:
+        BadAddress: ``--address`` or ``ERL_DIST_PORT`` is none.
+        UsageError: ``--address`` and several nodes.
         CookieMissing: there is no cookie.
+        TlsOptionsError: the options for TLS cannot be used.
         ConnectError: a peer cannot be reached; the message says why.
         EpmdError: the name is taken, or a peer should be on this machine, where no EPMD knows any node.
     """
     peers = list(dict.fromkeys(peers))
     name = parse_node(joining.name) if joining.name is not None else default_name(peers)
+    if joining.address is not None and len(peers) != 1:
+        raise UsageError(f"--address is where one node listens, and these are {len(peers)}: {', '.join(peers)}")
     local = [peer for peer in peers if _is_local(split_name(peer)[1])]
+    without_epmd = joining.address is not None or dist_port_of(None) is not None
     node = open_node(
         name,
         cookie=read_cookie(joining.cookie_file),
+        tls=read_tls_options(joining.tls_optfile),
         listen_host="127.0.0.1",
-        embedded_epmd=not local,
+        listen_port=0,  # not ERL_DIST_PORT, on which the node to be reached may listen
+        epmd=False if without_epmd else None,
+        embedded_epmd=not (local or without_epmd),
+        addresses={peers[0]: joining.address} if joining.address is not None else None,
         connect_timeout=joining.timeout,
     )
     async with AsyncExitStack() as stack:
@@ -92,6 +111,16 @@ def read_cookie(path: Path | None) -> str | None:
     if not cookie:
         raise CookieMissing(f"the cookie file {path} is empty: its first line must be the cluster's cookie")
     return cookie
+
+
+def read_tls_options(path: Path | None) -> TlsOptions | None:
+    """The options of a file, or of the one that ``ZENMON_TLS_OPTFILE`` names; None without either.
+
+    Raises:
+        TlsOptionsError: the file cannot be read, or has an option that is unknown or wrong.
+    """
+    named = path or os.environ.get("ZENMON_TLS_OPTFILE")
+    return TlsOptions.from_optfile(named) if named else None
 
 
 def default_name(peers: Iterable[str]) -> str:

@@ -176,7 +176,7 @@ async def test_nodes_that_share_a_port() -> None:
             await one.connect("three@127.0.0.3")
 
 
-async def test_what_listens_behind_a_wrong_address_is_told(nursery: trio.Nursery) -> None:
+async def test_what_listens_behind_a_wrong_address_is_told() -> None:
     """Another service's port: it hangs up, or says something else, or nothing."""
 
     async def hang_up(stream: Stream) -> None:
@@ -203,11 +203,12 @@ async def test_what_listens_behind_a_wrong_address_is_told(nursery: trio.Nursery
             ]
         ):
             listener = await listen("127.0.0.1")
-            nursery.start_soon(listener.serve, service, nursery)
-            with pytest.raises(error, match=message):
-                await one.connect(f"other{number}@127.0.0.1", address=("127.0.0.1", listener.port))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listener.serve, service, nursery)
+                with pytest.raises(error, match=message):
+                    await one.connect(f"other{number}@127.0.0.1", address=("127.0.0.1", listener.port))
+                nursery.cancel_scope.cancel()
             listener.close()
-    nursery.cancel_scope.cancel()
 
 
 async def test_an_epmd_that_never_answers_is_named_within_the_time_for_connecting() -> None:

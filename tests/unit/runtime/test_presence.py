@@ -48,7 +48,7 @@ def test_no_epmd_and_an_embedded_one_contradict() -> None:
 
 
 async def test_where_all_nodes_share_a_port_epmd_is_used_and_not_needed(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "erlang_interop.epmd")
     port, epmd = free_port(), EpmdAddress(port=free_port())
     node = Node("one@127.0.0.1", "secret", epmd_address=epmd, dist_port=port)
     async with node.running():

@@ -27,12 +27,19 @@ if TYPE_CHECKING:
         (["call", "beam@127.0.0.1", "lists", "sum", "[1,"], "no Erlang term"),
         (["call", "beam@127.0.0.1", "lists"], "FUNCTION"),
         (["call", "beam@127.0.0.1", "lists", "sum", "--timeuot", "3"], "--timeuot"),
+        (["ping", "beam@127.0.0.1", "--address", "127.0.0.1"], "'127.0.0.1' is no address"),
+        (["ping", "beam@127.0.0.1", "--address", "127.0.0.1:x"], "is no address"),
+        (["monitor", "a@one@h", "a@two@h", "--address", "h:1"], "where one node listens, and these are 2"),
+        (["epmd", "--port", "many"], "--port"),
         (["run"], "--name"),
         (["run", "--name", "nohost"], "name@host"),
         (["run", "--name", "py@127.0.0.1", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
     ],
 )
-def test_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZENMON_COOKIE", "secret")
     assert main(words) is ExitStatus.USAGE
     out, err = capsys.readouterr()
     assert out == ""
@@ -56,7 +63,7 @@ def test_settings_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) is ExitStatus.DONE
     out = capsys.readouterr().out
-    for command in ("run", "demo", "monitor", "ping", "names", "nodes", "send", "call"):
+    for command in ("run", "demo", "monitor", "ping", "names", "nodes", "send", "call", "epmd"):
         assert f"│ {command} " in out
 
 
