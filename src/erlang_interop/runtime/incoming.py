@@ -173,15 +173,18 @@ class Incoming:
             if link.state is LinkState.GONE:
                 self._router.forget_link(peer, process, from_pid)
         elif process is None:
-            self._check_node(to_pid, peer, control)
+            self._check_incarnation(to_pid, peer, control)
         # Before any other signal to that process (erl_dist_protocol#link_protocol).
         peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
 
     def _in_unlink_id_ack(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         _, unlink_id, from_pid, to_pid = control
         process = self._router.processes.get(to_pid)
-        link = None if process is None else process.links.get(from_pid)
-        if process is not None and link is not None:
+        if process is None:
+            self._check_incarnation(to_pid, peer, control)
+            return
+        link = process.links.get(from_pid)
+        if link is not None:
             link.ack_received(unlink_id)
             if link.state is LinkState.GONE:
                 self._router.forget_link(peer, process, from_pid)
@@ -189,8 +192,11 @@ class Incoming:
     def _in_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         from_pid, to_pid = control[1], control[2]
         process = self._router.processes.get(to_pid)
-        link = None if process is None else process.links.get(from_pid)
-        if process is None or link is None:
+        if process is None:
+            self._check_incarnation(to_pid, peer, control)
+            return
+        link = process.links.get(from_pid)
+        if link is None:
             return
         counts = link.exit_received()
         self._router.forget_link(peer, process, from_pid)
@@ -200,9 +206,11 @@ class Incoming:
 
     def _in_exit2(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.processes.get(control[2])
-        if process is not None:
-            reason, token = _reason(control, payload)
-            self._router.exit_signal(process, control[1], reason, linked=False, token=token)
+        if process is None:
+            self._check_node(control[2], peer, control)
+            return
+        reason, token = _reason(control, payload)
+        self._router.exit_signal(process, control[1], reason, linked=False, token=token)
 
     def _in_monitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         _, from_pid, to_proc, ref = control
@@ -217,16 +225,25 @@ class Incoming:
         self._router.watch(peer, process, ref, from_pid, shown, control)
 
     def _in_demonitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        pid = peer.watched.pop(control[3], None)
-        if pid is not None:
-            process = self._router.processes.get(pid)
-            if process is not None:
-                process.watchers.pop(control[3], None)
+        _, _, to_proc, ref = control
+        by_pid = type(to_proc) is Pid
+        if by_pid:
+            self._check_node(to_proc, peer, control)
+        pid = peer.watched.get(ref)
+        process = None if pid is None else self._router.processes.get(pid)
+        # A monitor is taken back in the way it was set: by pid, or by name.
+        if process is not None and process.watchers[ref][1] == (to_proc if by_pid else (to_proc, self._router.name)):
+            del peer.watched[ref]
+            del process.watchers[ref]
 
     def _in_monitor_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        ref = control[3]
-        owner = peer.monitors.pop(ref, None)
-        if owner is not None:
+        _, watched, watcher, ref, *_ = control
+        me = self._router.name
+        if watcher.node != me or (type(watched) is Pid and watched.node == me):
+            raise _refusal(peer, control, "is about a process of our own, or for another node", "DOP_MONITOR_P_EXIT")
+        owner = peer.monitors.get(ref)
+        if owner is not None and owner == watcher:
+            del peer.monitors[ref]
             self._router.fire_down(owner, ref, control[4] if control[0] == Op.MONITOR_P_EXIT else payload)
 
     def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
@@ -247,6 +264,11 @@ class Incoming:
         """
         if pid.node != self._router.name:
             raise _refusal(peer, control, "is meant for another node", "external pids")
+
+    def _check_incarnation(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> None:
+        """Signals of a link cannot reach an older incarnation: the link was gone with the connection to it."""
+        if pid.creation != self._router.creation or pid.node != self._router.name:
+            raise _refusal(peer, control, "is meant for another node, or for an older incarnation", "external pids")
 
 
 def _deliver_traced(process: LocalProcess, message: Any, token: Any) -> None:

@@ -92,8 +92,10 @@ class SpawnOptions:
         self.tag: Term = DOWN
 
     @classmethod
-    def parse(cls, options: Sequence[Any]) -> SpawnOptions | None:
-        """None if an option is unknown or malformed, which is ``badopt``."""
+    def parse(cls, options: Any) -> SpawnOptions | None:
+        """None if an option is unknown or malformed, or ``options`` is no list: that is ``badopt``."""
+        if type(options) is not list:
+            return None
         parsed = cls()
         sizes: dict[Atom, int] = {}
         for option in options:
@@ -296,9 +298,9 @@ class Spawning:
         """``SPAWN_REQUEST`` of a process on ``peer``."""
         _, ref, parent, group_leader, (module, function, _), options, *rest = control
         token = as_token(rest[0]) if rest else None
-        if ref.node == self._router.name or type(options) is not list:
+        if ref.node == self._router.name and ref.creation == self._router.creation:
             raise RemoteProtocolError(
-                f"{describe(control)} is no spawn request: its reference is our own, or its options are no list",
+                f"{describe(control)} has a reference of our own",
                 peer=peer.name.name,
                 rule="dist.c, erts_net_message(): DOP_SPAWN_REQUEST",
             )

@@ -6,7 +6,8 @@ checking of what a peer sent (:func:`check`) and description (:func:`describe`).
 
 A slot reads ``name:kind``. Kinds: ``pid``; ``peer`` a pid of the node that sends it, anything else makes a BEAM close
 the connection; ``atom`` (also ``True``, ``False`` and ``None``, as those atoms are decoded); ``proc`` a pid or an atom;
-``ref``; ``dest`` any of the three; ``int`` from 0; ``id`` 1 to 2**64-1; ``mfa``; ``term`` and ``unused`` anything.
+``ref``; ``dest`` any of the three; ``int`` from 0; ``id`` 1 to 2**64-1, ``id0`` from 0; ``mfa``; ``term`` and
+``unused`` anything.
 
 Spec: erl_dist_protocol, "Protocol between Connected Nodes"; ``dist.h``; ``erts_net_message()`` of ``dist.c``. Compiled.
 """
@@ -120,6 +121,7 @@ _KINDS: Final[dict[str, tuple[str, str]]] = {
     "dest": ("a pid, a name or an alias", "(type({x}) in (Pid, Atom, Reference, bool) or {x} is None)"),
     "int": ("an integer from 0", "type({x}) is int and {x} >= 0"),
     "id": ("an integer from 1 to 2**64-1", "type({x}) is int and 0 < {x} < 18446744073709551616"),
+    "id0": ("an integer from 0 to 2**64-1", "type({x}) is int and 0 <= {x} < 18446744073709551616"),
     "mfa": ("{Module, Function, Arity}", "is_mfa({x})"),
 }
 _NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(_KINDS)}
@@ -135,7 +137,8 @@ _REF: Final[i64] = 6
 _DEST: Final[i64] = 7
 _INT: Final[i64] = 8
 _ID: Final[i64] = 9
-_MFA: Final[i64] = 10
+_ID0: Final[i64] = 10
+_MFA: Final[i64] = 11
 
 _NO_FLAGS: Final = DFlag(0)
 #: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
@@ -154,6 +157,7 @@ def _is_mfa(value: Any) -> bool:
         and _is_name(value[0])
         and _is_name(value[1])
         and type(value[2]) is int
+        and -(1 << 59) <= value[2] < 1 << 59
     )
 
 
@@ -250,7 +254,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     Layout(Op.ALIAS_SEND, "from_pid:pid alias:ref", payload="message", needs=DFlag.ALIAS),
     Layout(Op.ALIAS_SEND_TT, "from_pid:pid alias:ref trace_token:term", payload="message", needs=DFlag.ALIAS),
     Layout(Op.UNLINK_ID, "id:id from_pid:peer to_pid:pid", needs=DFlag.UNLINK_ID),
-    Layout(Op.UNLINK_ID_ACK, "id:id from_pid:peer to_pid:pid", needs=DFlag.UNLINK_ID),
+    Layout(Op.UNLINK_ID_ACK, "id:id0 from_pid:peer to_pid:pid", needs=DFlag.UNLINK_ID),
     # "The tuple may grow": with flag 2 set a trace token follows.
     Layout(
         Op.ALTACT_SIG_SEND, "flags:int from_pid:pid to:dest", payload="message", needs=DFlag.ALTACT_SIG, open_ended=True
@@ -324,6 +328,9 @@ def fits(layout: Layout, control: tuple[Any, ...], peer: Atom | None) -> bool:
                 return False
         elif kind == _ID:
             if type(x) is not int or not 0 < x < 1 << 64:
+                return False
+        elif kind == _ID0:
+            if type(x) is not int or not 0 <= x < 1 << 64:
                 return False
         elif not _is_mfa(x):
             return False
