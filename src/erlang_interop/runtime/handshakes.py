@@ -139,7 +139,7 @@ class Handshakes:
             log.debug("the call to %s gives way to its own call to this node", peer.name.name)
         elif failure is not None:
             if attempt.address and isinstance(failure.__cause__, RemoteProtocolError):
-                log.warning("handshake with %s (%s) failed: %s", attempt.address, peer.name.name, failure.__cause__)
+                log.warning("handshake with %s failed: %s", attempt.address, failure.__cause__)
             await self._attempt_failed(peer, conn_id, failure)
 
     async def _try_to_connect(self, attempt: Attempt, peer: Peer) -> ConnectError | None:
@@ -341,7 +341,9 @@ class Handshakes:
                 await self._accept_handshake(stream, acceptor, attempt)
         except trio.TooSlowError:
             owed = attempt.owes() if attempt.handshake is not None else "it still owes its part of the TLS handshake"
-            failure = ConnectTimeout(f"it did not finish the handshake within {self._connect_timeout:g} s: {owed}")
+            known = f"{acceptor.peer}: " if acceptor.peer else ""
+            late = f"{known}it did not finish the handshake within {self._connect_timeout:g} s: {owed}"
+            failure = ConnectTimeout(late, acceptor.peer or None)
         except (OSError, RemoteProtocolError) as error:
             failure = error
             last_word = acceptor.data_to_send()  # "not_allowed", for a peer that will want to know
@@ -355,8 +357,7 @@ class Handshakes:
         if attempt.evicted:
             failure = HandshakeError("it had not shown the cookie when others needed its place", acceptor.peer or None)
         elif failure is not None:
-            named = f" ({acceptor.peer})" if acceptor.peer and acceptor.peer not in str(failure) else ""
-            log.warning("handshake with %s%s failed: %s", attempt.address, named, failure)
+            log.warning("handshake with %s failed: %s", attempt.address, failure)
         if not attempt.up and attempt.peer is not None:
             await self._accept_failed(attempt, attempt.peer, failure)
 

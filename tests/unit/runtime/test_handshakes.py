@@ -434,8 +434,8 @@ async def old_name(raw: Raw) -> None:
     ("begin", "known", "owed"),
     [
         (nothing, "", "its name (RECV_NAME)"),
-        (name, f" ({SMALLER.name})", "its answer to our challenge (RECV_REPLY)"),
-        (old_name, f" ({SMALLER.name})", "the other half of its flags (RECV_COMPLEMENT)"),
+        (name, f"{SMALLER.name}: ", "its answer to our challenge (RECV_REPLY)"),
+        (old_name, f"{SMALLER.name}: ", "the other half of its flags (RECV_COMPLEMENT)"),
     ],
 )
 async def test_a_caller_that_falls_silent(
@@ -451,7 +451,7 @@ async def test_a_caller_that_falls_silent(
         await begin(raw)
         await raw.ended()
         await until(lambda: node.connections == [])
-        line = f"handshake with {raw.address}{known} failed: it did not finish the handshake within 0.2 s: "
+        line = f"handshake with {raw.address} failed: {known}it did not finish the handshake within 0.2 s: "
         assert f"{line}it still owes {owed}" in caplog.text
 
 
@@ -462,7 +462,7 @@ async def test_a_caller_that_falls_silent_after_alive(
         raw = await dial(await port_of(epmd, node))
         await raw.introduce(SMALLER.name)
         await raw.ended()
-        assert f"handshake with {raw.address} ({SMALLER.name}) failed" in caplog.text
+        assert f"handshake with {raw.address} failed: {SMALLER.name}: it did not finish" in caplog.text
         assert "it still owes whether it means this connection, as another one is up (RECV_ALIVE_ANSWER)" in caplog.text
 
 
