@@ -121,7 +121,7 @@ async def test_call(command: Command, beam: Beam) -> None:
         (["erlang", "hd", "[]"], "badarg"),
         (["erlang", "exit", "{my, reason}"], "{my,reason}"),
         (["no_such_module", "f", "1"], "no function no_such_module:f/1"),
-        (["timer", "sleep", "10000", "--timeout", "1"], "did not return within 1 s"),
+        (["timer", "sleep", "10000", "--timeout", "1"], "did not return within 1.0 s"),
     ],
 )
 async def test_call_that_fails(command: Command, beam: Beam, words: list[str], message: str) -> None:

@@ -116,17 +116,17 @@ def parse_address(address: AddressLike) -> tuple[str, int]:
     Raises:
         BadAddress: it has none of these forms, or the port is not from 1 to 65535.
     """
-    if isinstance(address, tuple):
-        if len(address) == 2 and address[0]:
-            return address[0], _port(address[1], repr(address))
-    else:
-        host, colon, port = address.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            colon = ""  # which of the colons stands before the port?
-        if host and colon and port.isascii() and port.isdecimal():
-            return host, _port(int(port), repr(address))
+    match address:
+        case (str(host), int(number)) if host:
+            return host, _port(number, repr(address))
+        case str():
+            host, colon, port = address.rpartition(":")
+            if host.startswith("[") and host.endswith("]"):
+                host = host[1:-1]
+            elif ":" in host:
+                colon = ""  # which of the colons stands before the port?
+            if host and colon and port.isascii() and port.isdecimal():
+                return host, _port(int(port), repr(address))
     raise BadAddress(f"{address!r} is no address: write 'host:port', '[::1]:port' or ('host', port)")
 
 

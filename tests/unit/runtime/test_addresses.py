@@ -34,9 +34,25 @@ def test_addresses(address: AddressLike, parsed: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "host", "host:", ":4711", "host:x", "::1:4711", "[::1]", "[]:1", "host:4711 ", "host:٣", ("", 1)]
+    "address",
+    [
+        "",
+        "host",
+        "host:",
+        ":4711",
+        "host:x",
+        "::1:4711",
+        "[::1]",
+        "[]:1",
+        "host:4711 ",
+        "host:٣",
+        ("", 1),
+        ("host",),
+        (1, "host"),
+        4711,
+    ],
 )
-def test_what_is_no_address(address: AddressLike) -> None:
+def test_what_is_no_address(address: Any) -> None:
     with pytest.raises(BadAddress, match=r"is no address: write 'host:port', '\[::1\]:port' or \('host', port\)"):
         parse_address(address)
 
