@@ -28,7 +28,7 @@ TABLE: Final = "zen_monitor"
 #: What the variables of the environment begin with.
 PREFIX: Final = "ZENMON_"
 #: Variables with that prefix that are no settings.
-OTHER_VARIABLES: Final = frozenset({"ZENMON_COOKIE"})
+OTHER_VARIABLES: Final = frozenset({"ZENMON_COOKIE", "ZENMON_TLS_OPTFILE"})
 
 
 class SettingsError(ErlangInteropError):

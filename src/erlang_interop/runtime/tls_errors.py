@@ -84,7 +84,7 @@ _REFUSALS: Final = {
     "name? its log may say why",
     "certificate_unknown": "refuses this node's certificate (alert certificate_unknown); its log may say why",
     "unsupported_certificate": "cannot use this node's certificate (alert unsupported_certificate): its key or its "
-    "extended key usage is not for this",
+    "extended key usage is not for this, or an extension is marked critical that it does not know",
     "access_denied": "does not let this node's certificate in (alert access_denied)",
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,16 @@ import pytest
 import trustme
 
 from erlang_interop.errors import TlsOptionsError
-from erlang_interop.runtime.tls_options import TlsClient, TlsOptions, TlsServer, as_options
+from erlang_interop.runtime.tls_options import (
+    _FIXED,
+    _WITHOUT_MEANING,
+    TlsClient,
+    TlsOptions,
+    TlsServer,
+    as_options,
+)
 from tests.certificates import Authority
+from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,6 +232,20 @@ def test_files_that_hold_something_else(authority: Authority, tmp_path: Path) ->
     ):
         with pytest.raises(TlsOptionsError, match=match):
             options.context()
+
+
+def test_the_table_of_options_in_the_docs_is_complete() -> None:
+    page = (PROJECT / "docs" / "tls.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (both|server|client) \|", page, re.MULTILINE))
+    server = {field.name for field in dataclasses.fields(TlsServer)}
+    client = {field.name for field in dataclasses.fields(TlsClient)}
+    sides = {
+        name: "both" if name in server & client else "server" if name in server else "client"
+        for name in server | client
+    }
+    assert rows == sides
+    (without_effect,) = re.findall(r"Some are taken and have no effect(.*?)Names of files", page, re.DOTALL)
+    assert set(re.findall(r"`\{?(\w+)", without_effect)) == _WITHOUT_MEANING | _FIXED.keys()
 
 
 #: A certificate and its key, encrypted with "open sesame".

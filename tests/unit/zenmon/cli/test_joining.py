@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from erlang_interop import CookieMissing
-from zenmon_node.cli.joining import default_name, read_cookie
+from erlang_interop import CookieMissing, TlsOptions, TlsOptionsError
+from zenmon_node.cli.joining import default_name, read_cookie, read_tls_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,20 @@ def test_cookie_files(tmp_path: Path) -> None:
     with pytest.raises(CookieMissing, match="cannot be read"):
         read_cookie(tmp_path)
     assert read_cookie(None) is None
+
+
+def test_options_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "dist.conf"
+    path.write_text('[{server, [{certfile, "c"}, {cacertfile, "ca"}]}, {client, [{cacertfile, "ca"}]}].')
+    monkeypatch.delenv("ZENMON_TLS_OPTFILE", raising=False)
+    assert read_tls_options(None) is None
+    assert read_tls_options(path) == TlsOptions.from_optfile(path)
+    monkeypatch.setenv("ZENMON_TLS_OPTFILE", "")
+    assert read_tls_options(None) is None
+    monkeypatch.setenv("ZENMON_TLS_OPTFILE", str(path))
+    assert read_tls_options(None) == TlsOptions.from_optfile(path)
+    with pytest.raises(TlsOptionsError, match="cannot be read"):
+        read_tls_options(tmp_path / "gone.conf")
 
 
 def test_the_default_name_has_a_host_that_the_peer_takes() -> None:
