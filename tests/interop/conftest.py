@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
+from tests.interop.hostile import Attacked, attacking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from erlang_interop.testing.beam import Epmd
+    from erlang_interop.testing.beam import Beam, Epmd
 
 _numbers = itertools.count(1)
 
@@ -48,3 +49,12 @@ async def either_node(request: pytest.FixtureRequest, opened: NodeOpener) -> Asy
     """A node of ours that is hidden, and one that is visible."""
     async with opened(visible=request.param) as node:
         yield node
+
+
+@pytest.fixture
+async def attacked(
+    opened: NodeOpener, beam: Beam, epmd: Epmd, cookie: str, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Attacked]:
+    """A node that tests send wrong bytes; at the end the BEAM it is connected to must not have noticed."""
+    async with attacking(opened, beam, epmd.port, cookie, caplog) as attacked:
+        yield attacked
