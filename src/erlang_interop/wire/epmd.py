@@ -191,7 +191,7 @@ class TextReply:
     def names(self) -> list[NodeEntry]:
         """The lines ``name NAME at port PORT`` of a reply to NAMES, in EPMD's order. Others are passed over."""
         entries = []
-        for line in self.text.splitlines():
+        for line in self.text.split("\n"):
             name, at_port, port = line.removeprefix("name ").rpartition(" at port ")
             if line.startswith("name ") and at_port and port.isdecimal():
                 entries.append(NodeEntry(name, int(port)))

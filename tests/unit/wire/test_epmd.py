@@ -173,8 +173,8 @@ def test_names_end_with_the_connection(size: int) -> None:
 
 
 def test_lines_that_are_no_names_are_passed_over() -> None:
-    text = "name a at port 1\nname b at port x\n\nnonsense\nname c at port 2 \nname d at port 3\nname e f at port 4"
-    assert TextReply(4369, text).names == [NodeEntry("a", 1), NodeEntry("d", 3), NodeEntry("e f", 4)]
+    text = "name a at port 1\nname b at port x\n\nnonsense\nname c at port 2 \nname d at port 3\nname e\x0bf at port 4"
+    assert TextReply(4369, text).names == [NodeEntry("a", 1), NodeEntry("d", 3), NodeEntry("e\x0bf", 4)]
 
 
 @pytest.mark.parametrize(("data", "text"), [(b"OK", "OK"), (b"NO", "NO"), (b"", "")])
