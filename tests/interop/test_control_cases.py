@@ -279,9 +279,7 @@ def hear(peer: RawPeer, scene: Scene, said: list[Any], marker: Any = None) -> No
 
 @pytest.mark.rule("Control messages: odd and late ones, as a BEAM takes them")
 @pytest.mark.parametrize(("say", "answers", "since"), CASES.values(), ids=CASES)
-async def test_a_beam_and_we_do_the_same(
-    node: Node, beam: Beam, otp: Otp, say: Say, answers: int, since: int
-) -> None:
+async def test_a_beam_and_we_do_the_same(node: Node, beam: Beam, otp: Otp, say: Say, answers: int, since: int) -> None:
     theirs = await beam.eval("plain_processes:spawn_waiting()")
     ours = node.spawn(wait_for_ever)
     we = SimpleNamespace(name=node.name.name, epmd_port=beam.epmd_port, cookie=beam.cookie)
