@@ -11,6 +11,8 @@ import trio
 
 from erlang_interop import Atom, InlineServer, NodeDown, NodeUp
 from tests.interop.collectors import PATIENCE, collecting, leftovers, until
+from tests.interop.strangers import shake_hands
+from tests.support import free_port
 
 if TYPE_CHECKING:
     from erlang_interop import Node, NodeEvent, Process, Term
@@ -181,6 +183,25 @@ async def test_the_reasons_are_those_of_a_beam(opened: NodeOpener, fresh_beam: B
             [(Atom("nodedown_reason"), Atom("connection_closed"))],
             [(Atom("nodedown_reason"), Atom("net_tick_timeout"))],
         ]
+
+
+@pytest.mark.rule("Node events: a connection on which junk comes is killed")
+async def test_junk_is_called_what_a_beam_calls_it(opened: NodeOpener, fresh_beam: BeamFactory, cookie: str) -> None:
+    judge, port = fresh_beam(args=ALONE), free_port()
+    listens = '{port, Port, _} = erl_epmd:port_please(hd(string:split(atom_to_list(node()), "@")), {127,0,0,1}), Port'
+    async with opened(listen_port=port) as node, node.open_process() as me, collecting(judge) as there:
+        options = await judge.eval("[nodedown_reason, {node_type, all}]")
+        assert await there.run("net_kernel", "monitor_nodes", True, options) == Atom("ok")
+        me.monitor_nodes(node_type="all", nodedown_reason=True)
+        judge_port = await judge.eval(listens)
+        assert isinstance(judge_port, int)
+        for name, number in ((judge.name, judge_port), (node.name.name, port)):
+            async with await shake_hands(number, name, cookie) as stream:
+                await stream.send_all(b"\0\0\0\5junk!")
+                with trio.fail_after(PATIENCE):
+                    while await stream.receive_some():
+                        pass
+        assert [await me.receive(timeout=PATIENCE) for _ in range(2)] == await there.take(2)
 
 
 CYCLES: Final = 100

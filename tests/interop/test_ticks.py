@@ -13,9 +13,8 @@ import pytest
 import trio
 
 from erlang_interop import Atom, NodeDown, NodeUp
-from erlang_interop.flags import OFFERED
-from erlang_interop.wire.handshake import Established, Initiator
 from tests.interop.collectors import PATIENCE, collecting, leftovers, until
+from tests.interop.strangers import STRANGER, shake_hands
 from tests.support import free_port
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ NOCONNECTION = Atom("noconnection")
 #: Seconds that a machine with other things to do may be late.
 SLACK: Final = 1.0
 TICK: Final = bytes(4)
-SILENT: Final = Atom("silent@127.0.0.1")
 
 
 def ticktime(seconds: int) -> tuple[str, ...]:
@@ -142,7 +140,7 @@ async def test_a_peer_that_says_nothing_is_given_up(opened: NodeOpener, cookie: 
     port = free_port()
     async with opened(net_ticktime=0.4, listen_port=port) as node:
         watched = watch(node)
-        stream = await shake_hands(node, port, cookie)
+        stream = await shake_hands(port, node.name.name, cookie)
         said = b""
         with trio.fail_after(PATIENCE):
             while data := await stream.receive_some():
@@ -150,21 +148,10 @@ async def test_a_peer_that_says_nothing_is_given_up(opened: NodeOpener, cookie: 
         await stream.aclose()
         await until(lambda: len(watched.events) == 2)
         (up, came), (down, went) = watched.events
-        assert came == NodeUp(SILENT, "hidden")
-        assert went == NodeDown(SILENT, "hidden", TIMEOUT)
+        assert came == NodeUp(STRANGER, "hidden")
+        assert went == NodeDown(STRANGER, "hidden", TIMEOUT)
         assert 0.4 - 0.05 <= down - up <= 0.5 + SLACK
         assert said == TICK * 4
-
-
-async def shake_hands(node: Node, port: int, cookie: str) -> trio.SocketStream:
-    """A connection to ``node`` on which nothing follows a correct handshake."""
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
-    initiator = Initiator(SILENT.name, node.name.name, OFFERED, 5, cookie, 12345)
-    while True:
-        await stream.send_all(initiator.data_to_send())
-        for event in initiator.receive_data(await stream.receive_some()):
-            if isinstance(event, Established):
-                return stream
 
 
 # -- who is kept

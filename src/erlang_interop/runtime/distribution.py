@@ -20,7 +20,7 @@ from ..flags import OFFERED, DFlag
 from ..terms import Atom
 from ..wire.channel import DistChannel
 from .addresses import parse_address, split_name
-from .atoms import NOCONNECTION
+from .atoms import KILLED, NOCONNECTION
 from .connections import ConnectionTable, Row
 from .events import NodeDown, NodeUp
 from .handshakes import Handshakes
@@ -238,7 +238,7 @@ class Distribution:
         peer.address = stream.address
         peer.since = trio.current_time()
         wire = DistChannel(event.agreed, peer=peer.name.name)
-        peer.up(stream, wire, self.ticking.new_ticker(hidden=peer.hidden))
+        peer.up(stream, wire, self.ticking.new_ticker(hidden=not event.agreed & DFlag.PUBLISHED))
         log.info("%s is connected (%s, %s)", peer.name.name, peer.type, peer.address)
         # What waited goes first: who sends at once on the nodeup may not overtake what it sent before.
         peer.release_queue()
@@ -285,6 +285,7 @@ class Distribution:
             if error.offset is None:
                 error.offset = 0  # of a signal that is wrong as a whole: its frame's start, as in the channel
             log.error("closing the connection to %s (%s): %s", peer.name.name, peer.address, error)
+            return KILLED  # what a BEAM's net_kernel says when its emulator closes a connection
         return _CONNECTION_CLOSED
 
     async def _connection_lost(self, peer: Peer, reason: Term) -> None:

@@ -58,7 +58,8 @@ class NodeDown:
     name: Atom
     type: NodeKind
     reason: Term
-    """net_kernel's words: ``connection_closed``, ``disconnect``, ``net_tick_timeout``, ``net_kernel_terminated``."""
+    """net_kernel's words: ``connection_closed``, ``disconnect``, ``net_tick_timeout``, ``net_kernel_terminated``, or
+    ``killed`` when what the node said was no valid signal."""
     connection_id: int = field(default=0, compare=False)
     """The number that its :class:`NodeUp` had."""
 

@@ -49,8 +49,8 @@ class Ticker:
     """What is known of one connection.
 
     Args:
-        hidden: Whether the peer is a hidden node. Among those are C nodes, which do not tick by themselves but answer
-            ticks: they are ticked whenever nothing was received, whatever was sent.
+        hidden: Whether one of the two is a hidden node. Among those are C nodes, which do not tick by themselves but
+            answer ticks: they are ticked whenever nothing was received, whatever was sent.
     """
 
     def __init__(self, *, hidden: bool) -> None:
