@@ -117,7 +117,7 @@ PAYLOADS: Final = [layout for layout in LAYOUTS if layout.has_payload]
 
 def payload_of(peer: Pid) -> Any:
     """A term of many kinds."""
-    return (Atom("payload"), [1, 2.5, b"bytes", "text"], {Atom("key"): [Atom("é" * 200)]}, peer, [1 << 70])
+    return (Atom("payload"), [1, 2.5, b"bytes", "text"], {Atom("key"): [Atom("é" * 20)]}, peer, [1 << 70])
 
 
 def control_of(layout: Layout, peer: Pid = PID, ours: Pid = OURS) -> tuple[Any, ...]:

@@ -335,6 +335,9 @@ SEEDS: Final[dict[DFlag, list[bytes]]] = {
     agreed: [frames_of(layout, agreed)[4:] for layout in LAYOUTS] for agreed in (HEADERS, PASS_THROUGH)
 }
 SEEDS[HEADERS] += [part for layout in PAYLOADS for part in fragments_of(layout, 3)]
+LONG: Final = DistChannel(HEADERS, peer=B)
+LONG.send(control_of(PAYLOADS[0]), [Atom("é" * 200), Atom("è" * 255)])
+SEEDS[HEADERS] += [LONG.data_to_send()[4:]]
 
 
 @given(
