@@ -8,15 +8,17 @@ switch (``flush``); the writer task only finishes what the socket did not take.
 from __future__ import annotations
 
 import enum
+import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
+from ..errors import EncodeError
 from ..etf import encode
 from ..flags import DFlag
 from ..wire.channel import NO_PAYLOAD, DistChannel
 from ..wire.control import Op, without_altact
-from .atoms import EMPTY, NOTSUP
+from .atoms import EMPTY, NOTSUP, UNENCODABLE_REASON
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from .events import NodeKind
     from .spawning import SpawnRequest
     from .transport import Stream
+
+log = logging.getLogger("erlang_interop.process")
 
 #: Bytes waiting for a peer above which its senders are parked: ERTS' default ``+zdbbl``.
 BUSY_LIMIT: Final = 1024 * 1024
@@ -52,6 +56,11 @@ _UNTRACED: Final = {
     Op.SPAWN_REQUEST_TT: (6, Op.SPAWN_REQUEST),
     Op.SPAWN_REPLY_TT: (5, Op.SPAWN_REPLY),
 }
+
+
+def reason_as_text(reason: Term) -> Term:
+    """What stands for an exit reason that cannot be encoded: the signal itself must go out."""
+    return UNENCODABLE_REASON, repr(reason)[:1024]
 
 
 class PeerState(enum.Enum):
@@ -272,21 +281,41 @@ class Peer:
         self._token = trio.lowlevel.current_trio_token()
 
     def release_queue(self) -> None:
-        """Send what was put here while the connection was being made."""
+        """Send what was put here while the connection was being made.
+
+        Only now it is known what the peer can read. A message that it cannot (one with a native record, if it is older
+        than OTP 29) was accepted from its sender: it is dropped, and the log says so.
+        """
         queue, self._queue, self._queued_bytes = self._queue, [], 0
         for control, payload in queue:
-            op = control[0]
-            if op == Op.ALTACT_SIG_SEND and not self.altact:
-                older = without_altact(control)
-                if older is not None:
-                    self.emit(older, payload)
-            elif op in (Op.SPAWN_REQUEST, Op.SPAWN_REQUEST_TT) and not self.can_spawn:
-                request = self.spawns.pop(control[1], None)
-                if request is not None:
-                    request.failed(NOTSUP)
-            else:
-                self.emit(control, payload)
+            try:
+                self._release(control, payload)
+            except EncodeError as error:
+                if control[0] in _DOWNGRADED:
+                    log.warning("an exit reason cannot be sent to %s: %s; it goes as text", self.name.name, error)
+                    self.emit(control, reason_as_text(payload))
+                elif not self._spawn_failed(control):
+                    log.error("dropping a message that waited for %s: %s", self.name.name, error)
         self._waiting.unpark_all()
+
+    def _release(self, control: tuple[Any, ...], payload: Any) -> None:
+        """Send one signal, in a form that the peer knows."""
+        op = control[0]
+        if op == Op.ALTACT_SIG_SEND and not self.altact:
+            older = without_altact(control)
+            if older is not None:
+                self.emit(older, payload)
+        elif self.can_spawn or not self._spawn_failed(control):
+            self.emit(control, payload)
+
+    def _spawn_failed(self, control: tuple[Any, ...]) -> bool:
+        """Whether ``control`` is a spawn request; it then has failed, as one that the peer does not support."""
+        if control[0] not in (Op.SPAWN_REQUEST, Op.SPAWN_REQUEST_TT):
+            return False
+        request = self.spawns.pop(control[1], None)
+        if request is not None:
+            request.failed(NOTSUP)
+        return True
 
     def down(self) -> None:
         """The connection (or the attempt) is over. What it owed is handed out by the router."""

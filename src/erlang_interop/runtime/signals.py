@@ -22,7 +22,7 @@ from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL
 from .events import NodeEvents
 from .incoming import Incoming
 from .losses import hand_out_loss
-from .peer import SENT, Peer, PeerState, Sending
+from .peer import SENT, Peer, PeerState, Sending, reason_as_text
 from .spawning import Spawning
 from .tracing import alias_send, link_exit, next_token
 
@@ -461,7 +461,7 @@ class Router:
             peer.emit(control, reason)
         except EncodeError as error:
             log.warning("an exit reason cannot be sent to %s: %s; it goes as text", peer.name.name, error)
-            peer.emit(control, (Atom("unencodable_reason"), repr(reason)[:1024]))
+            peer.emit(control, reason_as_text(reason))
 
     # -- the loss of a connection
 

@@ -1,6 +1,7 @@
 """Back-pressure: two nodes, one of which stops reading. With a BEAM: tests/interop/test_flow_control.py."""
 
 import socket
+from typing import cast
 
 import pytest
 import trio
@@ -9,8 +10,9 @@ import trio.testing
 from erlang_interop.errors import EncodeError
 from erlang_interop.flags import OFFERED, DFlag
 from erlang_interop.runtime.peer import BUSY_LIMIT, PENDING_LIMIT, Peer
+from erlang_interop.runtime.spawning import SpawnRequest
 from erlang_interop.runtime.transport import Stream
-from erlang_interop.terms import Atom, Pid
+from erlang_interop.terms import Atom, Pid, Record, Reference
 from erlang_interop.wire.channel import DistChannel
 from erlang_interop.wire.control import Op
 from erlang_interop.wire.ticks import Ticker
@@ -121,6 +123,63 @@ async def test_what_cannot_be_sent_is_the_senders_error_also_while_pending() -> 
     far = connect(peer)
     with pytest.raises(EncodeError):
         send(peer, object())
+    assert peer.unsent == 0
+    peer.down()
+    far.close()
+
+
+RECORD = Record(Atom("geometry"), Atom("point"), True, ((Atom("x"), 1),))
+
+
+async def test_what_a_peer_cannot_read_is_known_when_it_is_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Messages with a native record that waited for an older node are dropped, each with a line in the log; the others,
+    and exit signals whatever their reason, are sent in order."""
+    old = OFFERED & ~DFlag.NATIVE_RECORDS
+    peer = Peer(THERE, [])
+    send(peer, 1)
+    send(peer, (Atom("point"), RECORD))
+    send(peer, 2)
+    peer.emit((int(Op.PAYLOAD_EXIT), FROM, TO), [RECORD])
+    send(peer, [RECORD])
+    send(peer, 3)
+    far = connect(peer, old)
+    with pytest.raises(EncodeError, match="#geometry:point cannot be sent: there@h has no flag NATIVE_RECORDS"):
+        send(peer, RECORD)
+    send(peer, 4)
+    peer.flush()
+    signals: list[tuple[tuple[object, ...], object]] = []
+    receiver = DistChannel(old, peer=ME.name)
+    far.settimeout(5)
+    while len(signals) < 5:
+        signals += receiver.receive_data(far.recv(65536))
+    exit_reason = (Atom("unencodable_reason"), repr([RECORD]).encode())
+    assert [payload for _, payload in signals] == [1, 2, exit_reason, 3, 4]
+    assert [control[0] for control, _ in signals] == [22, 22, 24, 22, 22]
+    why = "the record #geometry:point cannot be sent: there@h has no flag NATIVE_RECORDS (OTP 29)"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"dropping a message that waited for there@h: {why}",
+        f"an exit reason cannot be sent to there@h: {why}; it goes as text",
+        f"dropping a message that waited for there@h: {why}",
+    ]
+    peer.down()
+    far.close()
+
+
+async def test_a_spawn_request_that_a_peer_cannot_read_has_failed() -> None:
+    """Its arguments hold a native record."""
+    failures: list[object] = []
+
+    class Request:
+        failed = failures.append
+
+    ref = Reference(ME, 1, bytes(12))
+    peer = Peer(THERE, [])
+    peer.spawns[ref] = cast(SpawnRequest, Request())
+    entry = (Atom("m"), Atom("f"), 1)
+    peer.emit((int(Op.SPAWN_REQUEST), ref, FROM, FROM, entry, []), [RECORD])
+    far = connect(peer, OFFERED & ~DFlag.NATIVE_RECORDS)
+    assert failures == [Atom("notsup")]
+    assert peer.spawns == {}
     assert peer.unsent == 0
     peer.down()
     far.close()
