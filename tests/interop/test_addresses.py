@@ -284,7 +284,6 @@ async def test_a_name_that_was_taken_meanwhile(
     otp: Otp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A relaxed EPMD gives our name away to a BEAM; when that has ended it is ours again."""
-    monkeypatch.setattr(client, "FIRST_RETRY", 5.0)  # the time a BEAM has to boot and take the name
     monkeypatch.setattr(client, "LAST_RETRY", 0.1)
     monkeypatch.setenv("ERL_EPMD_RELAXED_COMMAND_CHECK", "1")
     async with genuine_epmd(otp) as epmd:
@@ -293,12 +292,20 @@ async def test_a_name_that_was_taken_meanwhile(
         async def logged(text: str) -> bool:
             return text in caplog.text
 
+        taken, register = trio.Event(), client.register
+
+        async def once_it_is_taken(*args: Any, **options: Any) -> client.Registration:
+            await taken.wait()
+            return await register(*args, **options)
+
         async with open_node("py@127.0.0.1", cookie=COOKIE, epmd=address):
             (ours,) = await client.names(address)
+            monkeypatch.setattr(client, "register", once_it_is_taken)  # a BEAM takes its time to boot
             async with await trio.open_tcp_stream("127.0.0.1", epmd.port) as stream:
                 await stream.send_all(b"\0\3spy")
                 assert await stream.receive_some() == b"STOPPED"
             async with beam_on(otp, "py@127.0.0.2", epmd_port=epmd.port):
+                taken.set()
                 await until(partial(logged, "refuses the name 'py': one of that name is there already"))
                 assert await client.names(address) != [ours]
             await until(partial(logged, "registered with EPMD again"))
