@@ -55,6 +55,17 @@ async def test_the_programs_of_the_quickstart(beam: Beam, epmd: Epmd, cookie: st
     assert len(messages) == 1
 
 
+async def test_the_programs_about_node_events(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
+    python = Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
+    programs = blocks(PROJECT / "docs" / "node-events.md", "python")
+    assert len(programs) == 2
+    for program in programs:
+        done = await python("-c", program.replace("beam@127.0.0.1", beam.name))
+        assert (done.status, done.err) == (0, ""), program
+        lines = re.findall(r"# prints (.*)$", program, re.MULTILINE)
+        assert done.out.splitlines() == [line.replace("beam@127.0.0.1", beam.name) for line in lines]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):

@@ -140,12 +140,11 @@ async def test_a_peer_that_says_nothing_is_given_up(opened: NodeOpener, cookie: 
     port = free_port()
     async with opened(net_ticktime=0.4, listen_port=port) as node:
         watched = watch(node)
-        stream = await shake_hands(port, node.name.name, cookie)
-        said = b""
-        with trio.fail_after(PATIENCE):
-            while data := await stream.receive_some():
-                said += data
-        await stream.aclose()
+        async with await shake_hands(port, node.name.name, cookie) as stream:
+            said = b""
+            with trio.fail_after(PATIENCE):
+                while data := await stream.receive_some():
+                    said += data
         await until(lambda: len(watched.events) == 2)
         (up, came), (down, went) = watched.events
         assert came == NodeUp(STRANGER, "hidden")
