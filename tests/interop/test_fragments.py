@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 
-from erlang_interop import Atom, Exit, Node, Pid, Process
+from erlang_interop import Atom, EncodeError, Exit, Node, Pid, Process, Record
 from tests.interop.collectors import PATIENCE, collecting, leftovers, until
 from tests.interop.raw_peer import RawPeer, framed
 from tests.parsing import frames_of, interleaved
 
 if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
+    from tests.interop.conftest import NodeOpener
 
 DOWN, EXIT, PROCESS, PIECE, SMALL = map(Atom, ("DOWN", "EXIT", "process", "piece", "small"))
 
@@ -231,3 +232,38 @@ async def test_big_reasons_of_ours(node: Node, beam: Beam) -> None:
         me.exit(there.pid, REASON)
         source = f"[{{'EXIT', Me, R}}] = collector:take(P, 1, 20000), R =:= {REASON_SOURCE}"
         assert await beam.eval(source, P=there.pid, Me=me.pid) is True
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+RECORD: Final = Record(Atom("geometry"), Atom("point"), True, ((Atom("x"), 1), (Atom("y"), b"2")))
+
+
+@pytest.mark.rule("Terms: a native record is not sent to a node that knows none, and costs no connection")
+async def test_a_native_record_for_any_release(
+    opened: NodeOpener, beam: Beam, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OTP 29 sends it to older nodes all the same, and they close the connection. While a node is being dialled nobody
+    knows its flags: what turns out to be unreadable is dropped then, and logged."""
+    knows = beam.release >= 29
+    async with opened() as node, node.open_process() as me, collecting(beam) as there:
+        for connected in (False, True):
+            me.send(there.address, 1)
+            if connected and not knows:
+                with pytest.raises(EncodeError, match=f"#geometry:point cannot be sent: {beam.name} has no flag"):
+                    me.send(there.pid, [bytes(100_000), {Atom("key"): RECORD}])
+            else:
+                me.send(there.pid, [bytes(100_000), {Atom("key"): RECORD}])
+            me.send(there.pid, 2)
+            source = (
+                "[1 | More] = collector:take(P, Count, 20000), {length(More), lists:last(More), collector:waiting(P)}"
+            )
+            expected = (2, 2, 0) if knows else (1, 2, 0)
+            assert await beam.eval(source, P=there.pid, Count=1 + expected[0]) == expected
+            assert node.is_connected(beam.name)
+        assert len(node.connections) == 1
+        (row,) = node.connections
+        assert row.state == "up"
+    dropped = [record.getMessage() for record in caplog.records if "dropping" in record.getMessage()]
+    why = f"the record #geometry:point cannot be sent: {beam.name} has no flag NATIVE_RECORDS (OTP 29)"
+    assert dropped == ([] if knows else [f"dropping a message that waited for {beam.name}: {why}"])

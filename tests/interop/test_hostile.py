@@ -308,6 +308,14 @@ BREACHES: Final[dict[str, tuple[Callable[[Pid], bytes], str]]] = {
         lambda pid: first_fragment(pid, 1, 3) + fragment(70, 1, 1, b""),
         "fragment 1 of sequence 1 where 2 is due",
     ),
+    "ten thousand messages begun, and one more": (
+        lambda pid: b"".join(first_fragment(pid, number, 2) for number in range(10_001)),
+        "more than 10000 messages under way in fragments" + OFFSET,
+    ),
+    "a fragment passed off as 2**64 - 1": (
+        lambda pid: first_fragment(pid, 1, 2**64 - 1) + fragment(70, 1, 2**64 - 1, b""),
+        f"fragment {2**64 - 1} of sequence 1 where {2**64 - 2} is due" + OFFSET,
+    ),
     "fragments of no term": (
         lambda pid: first_fragment(pid, 1, 2) + fragment(70, 1, 1, b"\xff\xff\xff\xff"),
         OFFSET + r"\(External Term Format\)",
