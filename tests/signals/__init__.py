@@ -1,0 +1,1 @@
+"""Links, monitors, aliases and exits between two nodes: a model, and how scripts are played against it."""
