@@ -24,12 +24,12 @@ from erlang_interop.wire.epmd import (
 )
 
 NAMES = st.sampled_from(["one", "two", "blå", "a b"])
-REQUESTS = st.one_of(
+REQUESTS: st.SearchStrategy[bytes] = st.one_of(
     st.builds(Alive2Request, st.integers(0, 65535), NAMES, highest_version=st.sampled_from([5, 6, 7])),
     st.builds(PortPlease2Request, NAMES),
     st.builds(StopRequest, NAMES),
     st.sampled_from([NamesRequest(), DumpRequest(), KillRequest()]),
-).map(encode_request)
+).map(lambda request: encode_request(request))  # type: ignore[arg-type]
 #: A request, possibly with a byte changed, or bytes of any kind; or the end of the n-th registration.
 STEPS = st.one_of(
     REQUESTS,

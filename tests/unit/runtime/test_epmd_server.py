@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from erlang_interop.wire.epmd import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture
@@ -210,7 +211,18 @@ async def test_who_never_finishes_is_closed(
     assert len([line for line in lines if "did not finish its request within 60 s" in line]) == 2
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Each connection has both of its ends in this process; 1024 files are the usual limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("many_files")
 async def test_a_thousand_connections_at_once(port: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     async with registered(port, "one"):
