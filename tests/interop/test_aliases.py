@@ -33,7 +33,7 @@ async def through_theirs(me: Process, there: Collector, alias: Reference, *messa
     return await there.take(await there.waiting())
 
 
-# --------------------------------------------------------------------------------------------------------------- of ours
+# -------------------------------------------------------------------------------------------------------------- of ours
 
 
 @pytest.mark.rule("Aliases: explicit_unalias")
@@ -114,7 +114,7 @@ async def test_an_alias_of_a_process_of_ours_that_has_ended(node: Node, beam: Be
         assert leftovers(node) == {}
 
 
-# ------------------------------------------------------------------------------------------------------------- of a BEAM
+# ------------------------------------------------------------------------------------------------------------ of a BEAM
 
 
 @pytest.mark.rule("Aliases: explicit_unalias")

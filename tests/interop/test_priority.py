@@ -34,7 +34,7 @@ def waiting(process: Process) -> list[Any]:
 
 @pytest.mark.rule("Aliases: priority messages")
 async def test_priority_messages_to_us(node: Node, beam: Beam, known: bool) -> None:
-    """Only what is sent with priority, through a priority alias, goes before what is there; among themselves in order."""
+    """What is sent with priority, through a priority alias, goes before all else; among themselves they are in order."""
     async with collecting(beam) as there, node.open_process() as me:
         priority, ordinary = me.alias(priority=True), me.alias()
 

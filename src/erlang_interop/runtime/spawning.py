@@ -330,6 +330,7 @@ class Spawning:
             received(child, (*token[:2], token[2] - 1, *token[3:]))
             peer.emit(_spawn_reply_tt(ref, parent, flags, child.pid, next_token(child)))
             child.set_trace_token(token)
+            received(child, token)
         self._begin(child, module, function, arguments)
 
     def _new_process(self) -> Process | None:
