@@ -68,7 +68,8 @@ async def call(
     Raises:
         NoProcess: ``noproc``: nobody has that pid or name.
         CallTimeout: ``timeout``; an answer that comes later is dropped.
-        NodeDownError: ``{nodedown, Node}``: the connection was lost, or could not be made.
+        NodeDownError: ``{nodedown, Node}``: the connection was lost, or could not be made; its ``__cause__`` is then
+            the ConnectError that says why.
         CalleeExited: the callee ended before it answered; ``reason`` is its exit reason.
         CallError: ``calling_self``: a process calls itself, and could never answer.
         EncodeError: the request has a part that no external term can carry; nothing was sent.
@@ -118,7 +119,7 @@ class _PendingCall(InlineServer):
                 self.process.exit(self.process.pid, NORMAL)
         if self._message is None:
             raise _timed_out(self._dest, timeout)
-        return result(self._message, self._dest)
+        return _result_of(self.node, self._message, self._dest)
 
     def _wake(self) -> None:
         task, self._task = self._task, None
@@ -151,7 +152,17 @@ async def _call_as(process: Process, dest: MonitorTarget, request: Term, timeout
             raise _timed_out(dest, timeout) from None
         raise
     process.demonitor(ref)  # still there if the answer came to the pid, from a node that knows no aliases
-    return result(message, dest)
+    return _result_of(process.node, message, dest)
+
+
+def _result_of(node: Node, message: Term, dest: MonitorTarget) -> Term:
+    """As ``result``; a NodeDownError has for its cause why the node could not be connected."""
+    try:
+        return result(message, dest)
+    except NodeDownError as error:
+        _nodedown, peer = error.reason
+        error.__cause__ = node.last_failure(peer)
+        raise
 
 
 def send_request(process: LocalProcess, dest: MonitorTarget, request: Term) -> Reference:

@@ -42,6 +42,8 @@ log = logging.getLogger("erlang_interop.node")
 READ_SIZE: Final = 64 * 1024
 #: Entries of a lost connection that are worked off between two checkpoints.
 SLICE: Final = 10_000
+#: Nodes whose last failure to be connected is remembered.
+MAX_FAILURES: Final = 100
 _CONNECTION_CLOSED: Final = Atom("connection_closed")
 _DISCONNECT: Final = Atom("disconnect")
 _NET_KERNEL_TERMINATED: Final = Atom("net_kernel_terminated")
@@ -115,6 +117,8 @@ class Distribution:
         #: Whether another node gave this one its name.
         self.was_named = False
         self.dirty = dirty
+        #: Why the latest attempt to connect a node failed, oldest first.
+        self.failures: dict[Atom, ConnectError] = {}
         self._addresses = addresses
         self._handshakes = Handshakes(
             self,
@@ -232,6 +236,7 @@ class Distribution:
         """The handshake is through. False: this attempt was superseded and its stream is to be closed."""
         if not self.table.set_node(peer.name, conn_id):
             return False
+        self.failures.pop(peer.name, None)
         assert self._tasks is not None
         peer.flags, peer.agreed, peer.creation = event.flags, event.agreed, event.creation
         peer.hidden = not event.flags & DFlag.PUBLISHED
@@ -246,6 +251,13 @@ class Distribution:
         peer.settled.set()
         self._tasks.start_soon(self._serve, peer, event.trailing_data)
         return True
+
+    def remember_failure(self, peer: Atom, failure: ConnectError) -> None:
+        """Keep it for who asks later; not for ever, since strangers can fail under any name."""
+        self.failures.pop(peer, None)
+        self.failures[peer] = failure
+        if len(self.failures) > MAX_FAILURES:
+            del self.failures[next(iter(self.failures))]
 
     async def _serve(self, peer: Peer, received: bytes) -> None:
         async with trio.open_nursery() as nursery:

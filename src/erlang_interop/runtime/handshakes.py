@@ -311,6 +311,7 @@ class Handshakes:
             return
         log.info("no connection to %s: %s", peer.name.name, failure)
         peer.failure = failure
+        self._dist.remember_failure(peer.name, failure)
         await self._dist.hand_out_losses(row, peer)
         peer.settled.set()
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from ..errors import ConnectError
     from ..flags import DFlag
     from ..terms import Pid, Reference, Term
     from .addresses import AddressLike
@@ -300,6 +301,13 @@ class Node:
             ValueError: a number is out of its range.
         """
         return self._distribution.ticking.set_net_ticktime(net_ticktime, transition)
+
+    def last_failure(self, peer: Atom | str) -> ConnectError | None:
+        """Why the latest attempt to connect ``peer`` failed; None if it did not, or if that was long ago.
+
+        The failures of the last hundred nodes are kept.
+        """
+        return self._distribution.failures.get(atom_of(peer))
 
     def is_connected(self, peer: Atom | str) -> bool:
         """Whether ``peer`` is connected now."""

@@ -17,6 +17,7 @@ from erlang_interop import (
     Node,
     NodeDownError,
     NoProcess,
+    NoSuchNode,
     Pid,
     Process,
     Reference,
@@ -154,11 +155,13 @@ class TestFailures:
             await one.call(CALC, Atom("seen"))  # behind the call that waits
             await one.disconnect(two.name)
         assert reasons == [(Atom("nodedown"), two.name)]
+        assert one.last_failure(two.name) is None, "it was connected, and lost"
 
     async def test_a_node_that_is_not_there(self, one_node: Node, as_process: bool) -> None:
         with pytest.raises(NodeDownError) as error:
             await self.call(one_node, as_process, ("x", "nowhere@127.0.0.1"), Atom("from"))
         assert error.value.reason == (Atom("nodedown"), Atom("nowhere@127.0.0.1"))
+        assert isinstance(error.value.__cause__, NoSuchNode)
         await assert_nothing_left(one_node)
 
     async def test_what_cannot_be_encoded_is_not_sent(self, two_nodes: tuple[Node, Node], as_process: bool) -> None:

@@ -138,6 +138,24 @@ async def test_fifty_callers_fail_with_an_error_each(epmd: EpmdAddress, nursery:
         assert {str(outcome) for outcome in outcomes} == {str(outcomes[0])}
         assert all(outcome is not None and isinstance(outcome.__cause__, NotAllowed) for outcome in outcomes)
         assert node.connections == []
+        failure = node.last_failure(GREATER)
+        assert str(failure) == str(outcomes[0])
+        # another attempt succeeds, and it is forgotten
+        calls.add(GREATER)
+        raw = await there.accept_name()
+        await raw.send(b"sok")
+        await raw.accept_as(GREATER.name, COOKIE)
+        assert await calls.take() == [None]
+        assert node.last_failure(GREATER) is None
+
+
+async def test_the_failures_of_many_nodes_are_not_kept_for_ever(epmd: EpmdAddress) -> None:
+    async with running(epmd) as node:
+        names = [f"nobody{number}@127.0.0.1" for number in range(distribution_module.MAX_FAILURES + 5)]
+        for name_ in [*names[:5], *names]:
+            with pytest.raises(ConnectError):
+                await node.connect(name_)
+        assert list(node._distribution.failures) == [Atom(name_) for name_ in names[5:]]
 
 
 async def test_callers_hear_that_the_node_closes(epmd: EpmdAddress, nursery: trio.Nursery) -> None:
