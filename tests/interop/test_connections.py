@@ -75,7 +75,7 @@ async def test_a_hidden_beam_is_hidden_to_us(node: Node, fresh_beam: BeamFactory
     assert node.nodes("visible") == []
 
 
-@pytest.mark.rule("Connections: two nodes that dial at once end with one connection")
+@pytest.mark.rule("Connections: both dial at once, one connection and one nodeup remain")
 async def test_both_dial_at_once_and_have_one_connection(node: Node, beam: Beam) -> None:
     async with node.monitor_nodes() as events:
         for _ in range(20):
@@ -178,7 +178,7 @@ async def test_sending_connects_anew(either_node: Node, beam: Beam) -> None:
         assert node.connections == []
 
 
-@pytest.mark.rule("Handshake: alive, answered with true, replaces the old connection")
+@pytest.mark.rule("Connections: a node that dials anew replaces its old connection")
 async def test_a_beam_that_holds_our_last_connection_lets_us_in_anew(opened: NodeOpener, beam: Beam) -> None:
     """As after a crash that it has not noticed: it says `alive`, we mean it, and the old connection gives way."""
     name, port = "reborn@127.0.0.1", beam.epmd_port
@@ -211,7 +211,7 @@ async def test_a_wrong_cookie_is_called_a_cookie(opened: NodeOpener, beam: Beam)
         assert node.connections == []
 
 
-@pytest.mark.rule("Handshake: allow lists the nodes that may connect")
+@pytest.mark.rule("Handshake: allow lists, both ways")
 async def test_a_node_that_is_not_in_the_list_is_not_let_in(opened: NodeOpener, beam: Beam) -> None:
     async with opened(allow=["friend@127.0.0.1"]) as node:
         assert await beam.eval(f"net_kernel:connect_node('{node.name}').") is False

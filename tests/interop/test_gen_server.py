@@ -263,7 +263,7 @@ async def test_a_beam_s_callers_see_how_a_python_server_ends(node: Node, beam: B
     assert leftovers(node) == {}
 
 
-@pytest.mark.rule("Aliases: an answer that comes too late is dropped")
+@pytest.mark.rule("Aliases: a late answer to a gen_server call is dropped")
 async def test_a_late_answer_of_ours_does_not_reach_a_beam_s_caller(node: Node, beam: Beam) -> None:
     pid = await Calculator.start(node)
     async with collecting(beam) as caller:

@@ -57,7 +57,7 @@ async def expect_value(beam: Beam, source: str, expected: Any, name: Any, pid: P
     assert await beam.eval(source, N=name, P=pid) == expected
 
 
-@pytest.mark.rule("Aliases: reply deactivates on the first message")
+@pytest.mark.rule("Aliases: reply")
 async def test_an_alias_ends_with_its_reply_or_when_it_is_taken_back(node: Node, beam: Beam) -> None:
     async with node.open_process() as me:
         once, taken_back = me.alias(reply=True), me.alias()
@@ -67,7 +67,7 @@ async def test_an_alias_ends_with_its_reply_or_when_it_is_taken_back(node: Node,
         assert leftovers(node) == {}
 
 
-@pytest.mark.rule("Aliases: reply deactivates on the first message")
+@pytest.mark.rule("Aliases: reply")
 async def test_an_alias_of_a_beam_ends_with_its_reply(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         once = await there.run("erlang", "alias", [Atom("reply")])
@@ -76,7 +76,7 @@ async def test_an_alias_of_a_beam_ends_with_its_reply(node: Node, beam: Beam) ->
         assert await there.take(2) == [1, 3]
 
 
-@pytest.mark.rule("Aliases: reply_demonitor ends alias and monitor together")
+@pytest.mark.rule("Aliases: reply_demonitor")
 async def test_a_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         ref = me.monitor(there.pid, alias="reply_demonitor")
@@ -90,7 +90,7 @@ async def test_a_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: Bea
         assert leftovers(node) == {}
 
 
-@pytest.mark.rule("Aliases: reply_demonitor ends alias and monitor together")
+@pytest.mark.rule("Aliases: reply_demonitor")
 async def test_our_reply_to_the_alias_of_a_monitor_ends_both(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         options = [(Atom("alias"), Atom("reply_demonitor"))]

@@ -128,7 +128,7 @@ async def test_pyrlang_e_the_first_unlink_has_no_id_of_0(node: Node, beam: Beam)
         assert since(node, beam) == before
 
 
-@pytest.mark.rule("Connections: two nodes that dial at once end with one connection")
+@pytest.mark.rule("Connections: both dial at once, one connection and one nodeup remain")
 async def test_pyrlang_f_not_every_name_is_answered_with_ok(opened: NodeOpener, beam: Beam) -> None:
     """Who says ``ok`` to both of two calls that cross has two connections, or none. The greater name's call counts."""
     for name in ("aaa_crossing@127.0.0.1", "zzz_crossing@127.0.0.1"):
@@ -371,7 +371,7 @@ async def test_edp_rs_the_connection_to_epmd_is_kept(node: Node, beam: Beam) -> 
         assert await beam.eval(source, Name=list(node.short_name.encode())) is True
 
 
-@pytest.mark.rule("Ticks: ticks keep a quiet connection up")
+@pytest.mark.rule("Ticks: ticks alone keep a connection up, and so does data alone")
 async def test_edp_rs_an_idle_connection_is_not_cut(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
     """Both sides tick four times in a ticktime; here nothing else is said in two and a half of them."""
     beam = fresh_beam(args=["-kernel", "net_ticktime", "1"])

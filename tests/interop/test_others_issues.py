@@ -411,7 +411,7 @@ async def test_ergo_64_a_value_without_an_erlang_form_harms_its_sender_alone(nod
         assert after.since == before.since
 
 
-@pytest.mark.rule("Spawn: this node's SPAWN_REQUEST is one a BEAM answers")
+@pytest.mark.rule("Spawn: asking a BEAM, replies as asked for")
 async def test_otp_7742_the_arguments_of_a_spawn_request_are_a_list(node: Node, beam: Beam) -> None:
     """A badly encoded list once made the new process on the BEAM hang."""
     async with node.open_process() as me:
