@@ -165,11 +165,11 @@ def test_random_terms_there_and_back(beam: Beam, terms: list[Any], big: int) -> 
     """Through one connection of the channel alone, every other term in a message of ``big`` bytes more."""
     with RawPeer(beam) as peer:
         echo = peer.run("plain_processes:spawn_echo()")
-        sent = [(peer.pid, (term, bytes(big) if number % 2 else b"", term)) for number, term in enumerate(terms)]
+        sent = [(term, bytes(big) if number % 2 else b"", term) for number, term in enumerate(terms)]
         for message in sent:
-            peer.channel.send((22, peer.pid, echo), message)
+            peer.channel.send((22, peer.pid, echo), (peer.pid, message))
         peer.say(peer.channel.data_to_send())
-        for _, message in sent:
+        for message in sent:
             assert peer.signal() == ((22, echo, peer.pid), (ECHO, echo, message))
 
 

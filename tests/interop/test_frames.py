@@ -314,7 +314,7 @@ def test_channels_of_other_agreements(beam: Beam, flags: DFlag) -> None:
             peer.send((22, peer.pid, echo), (peer.pid, term))
             control, payload = peer.signal()
             assert (control, payload) == ((22, echo, peer.pid), (Atom("echo"), echo, term))
-        frames = []
+        frames: list[bytes] = []
         peer.run("Pid ! {hello, big_terms:binary(100000)}")
         while not frames or not peer.channel.receive_data(framed(frames[-1])):
             frames.append(peer.frame())

@@ -33,7 +33,8 @@ def messages(draw: st.DrawFn) -> Any:
     term = draw(TERMS)
     if draw(st.integers(0, 2)):
         return term
-    atoms = [Atom(f"atom_{number}") for number in range(*sorted(draw(st.tuples(*[st.integers(0, 6_000)] * 2))), 7)]
+    first, last = draw(st.integers(0, 6_000)), draw(st.integers(0, 6_000))
+    atoms = [Atom(f"atom_{number}") for number in range(first, last, 7 if first < last else -7)]
     return term, bytes(draw(st.integers(FRAGMENT_SIZE - 100, 4 * FRAGMENT_SIZE))), atoms, term
 
 

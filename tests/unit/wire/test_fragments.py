@@ -248,7 +248,14 @@ def test_the_fragments_a_peer_may_make_us_hold_are_limited_by_number_and_by_byte
 def test_control_tuples_and_atoms_of_messages_under_way_count_as_well() -> None:
     """A term takes many times its bytes, and an atom of few bytes in the header may be one of a thousand."""
     limit = 4_000_000
-    spawn = (29, Reference(A, 1, bytes(12)), FROM, FROM, (Atom("m"), Atom("f"), 1), [[] for _ in range(2000)])
+    spawn: tuple[Any, ...] = (
+        29,
+        Reference(A, 1, bytes(12)),
+        FROM,
+        FROM,
+        (Atom("m"), Atom("f"), 1),
+        [[] for _ in range(2000)],
+    )
     with traced() as held:
         _, b = pair(limits=Limits(max_sequences=1_000_000, max_fragmented=limit))
         assert begin_sequences(b, b"", control=spawn) > 1
