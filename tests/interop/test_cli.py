@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 from typing import TYPE_CHECKING
@@ -37,6 +38,13 @@ async def test_ping(command: Command, beam: Beam) -> None:
     assert (done.status, done.out, done.err) == (ExitStatus.DONE, "pong\n", "")
     gone = 'not lists:any(fun(Node) -> lists:prefix("zenmon-", atom_to_list(Node)) end, nodes(hidden))'
     await beam.eval(f"polling:until(fun() -> {gone} end, 5000).")
+
+
+async def test_ping_as_a_node_that_is_given_its_name(command: Command, beam: Beam) -> None:
+    done = await command("ping", beam.name, "--name", "undefined")
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "pong\n", "")
+    done = await command("call", beam.name, "erlang", "nodes", "hidden", "--name", "undefined")
+    assert re.search(r"'[0-9A-Z]+@127\.0\.0\.1'", done.out)
 
 
 async def test_ping_with_a_wrong_cookie(command: Command, beam: Beam) -> None:

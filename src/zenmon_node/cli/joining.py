@@ -15,12 +15,13 @@ from cyclopts import Parameter
 from erlang_interop import CookieMissing, EpmdAddress, EpmdUnavailable, TlsOptions, open_node
 from erlang_interop.runtime import split_name
 from erlang_interop.runtime.addresses import dist_port_of
+from erlang_interop.runtime.dynamic_names import UNDEFINED
 
 from .failures import UsageError
 from .targets import parse_node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from erlang_interop import Node
 
@@ -31,7 +32,8 @@ class Joining:
     """Options of every command that joins the cluster for a moment."""
 
     name: str | None = None
-    """This node's own name, name@host. Default: zenmon-PID@HOST, a hidden node."""
+    """This node's own name, name@host. Default: zenmon-PID@HOST, a hidden node. undefined: the (first) node that is
+    talked to gives it one, and it is registered nowhere."""
 
     cookie_file: Path | None = None
     """File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie."""
@@ -63,7 +65,7 @@ async def joined(joining: Joining, peers: Iterable[str]) -> AsyncIterator[Node]:
         EpmdError: the name is taken, or a peer should be on this machine, where no EPMD knows any node.
     """
     peers = list(dict.fromkeys(peers))
-    name = parse_node(joining.name) if joining.name is not None else default_name(peers)
+    name = own_name(joining.name, peers)
     if joining.address is not None and len(peers) != 1:
         raise UsageError(f"--address is where one node listens, and these are {len(peers)}: {', '.join(peers)}")
     local = [peer for peer in peers if _is_local(split_name(peer)[1])]
@@ -78,6 +80,7 @@ async def joined(joining: Joining, peers: Iterable[str]) -> AsyncIterator[Node]:
         embedded_epmd=not (local or without_epmd),
         addresses={peers[0]: joining.address} if joining.address is not None else None,
         connect_timeout=joining.timeout,
+        name_from=peers[0] if split_name(name)[0] == UNDEFINED else None,
     )
     async with AsyncExitStack() as stack:
         try:
@@ -121,6 +124,15 @@ def read_tls_options(path: Path | None) -> TlsOptions | None:
     """
     named = path or os.environ.get("ZENMON_TLS_OPTFILE")
     return TlsOptions.from_optfile(named) if named else None
+
+
+def own_name(given: str | None, peers: Sequence[str]) -> str:
+    """What ``--name`` says; ``undefined`` alone gets the host of the default name."""
+    if given is None:
+        return default_name(peers)
+    if given == UNDEFINED:
+        return f"{UNDEFINED}@{split_name(default_name(peers))[1]}"
+    return parse_node(given)
 
 
 def default_name(peers: Iterable[str]) -> str:

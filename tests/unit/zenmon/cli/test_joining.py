@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from erlang_interop import CookieMissing, TlsOptions, TlsOptionsError
-from zenmon_node.cli.joining import default_name, read_cookie, read_tls_options
+from zenmon_node.cli.joining import default_name, own_name, read_cookie, read_tls_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,13 @@ def test_options_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert read_tls_options(None) == TlsOptions.from_optfile(path)
     with pytest.raises(TlsOptionsError, match="cannot be read"):
         read_tls_options(tmp_path / "gone.conf")
+
+
+def test_the_name_of_a_node_that_is_given_one() -> None:
+    assert own_name("undefined", ["beam@127.0.0.1"]) == "undefined@127.0.0.1"
+    assert own_name("undefined@h", ["beam@127.0.0.1"]) == "undefined@h"
+    assert own_name("me@h", ["beam@127.0.0.1"]) == "me@h"
+    assert own_name(None, ["beam@127.0.0.1"]) == default_name(["beam@127.0.0.1"])
 
 
 def test_the_default_name_has_a_host_that_the_peer_takes() -> None:
