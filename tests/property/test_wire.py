@@ -69,6 +69,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "dest": st.one_of(ANY_PIDS, NAMES, REFS),
     "int": st.integers(min_value=0),
     "id": st.integers(1, 2**64 - 1),
+    "id0": st.integers(0, 2**64 - 1),
     "mfa": st.tuples(NAMES, NAMES, st.integers(0, 255)),
 }
 

@@ -28,6 +28,7 @@ GOOD: dict[str, list[Any]] = {
     "dest": [FROM, TO, Atom("x"), True, None, REF],
     "int": [0, 1, 2**70],
     "id": [1, 2**64 - 1],
+    "id0": [0, 1, 2**64 - 1],
     "mfa": [(Atom("m"), Atom("f"), 3), (Atom("m"), None, 0)],
 }
 BAD: dict[str, list[Any]] = {
@@ -41,6 +42,7 @@ BAD: dict[str, list[Any]] = {
     "dest": [1, b"x", []],
     "int": [-1, 1.0, True, None, Atom("1")],
     "id": [0, 2**64, -1, True, 1.0, None],
+    "id0": [2**64, -1, True, 1.0, None],
     "mfa": [(), (Atom("m"), Atom("f")), (Atom("m"), Atom("f"), Atom("3")), (1, Atom("f"), 3), [Atom("m")], Atom("m")],
 }
 
