@@ -182,13 +182,13 @@ class Node:
             self.name = self._distribution.name
             self.short_name = split_name(self.name.name)[0]
             self.creation = self._distribution.creation
-            self._pid = self._router.make_pid()
+            self._pid = self._router.identifiers.kept_pid(self.name, self.creation)
             log.info("node %s has its name from %s, and does not listen", self.name.name, self._name_from)
             return
         self._listener = await self._transport.listen(self._listen_host, self._listen_port)
         self.creation = await self._presence.start(tasks, self._listener.port)
         self._distribution.start(tasks, self.creation)
-        self._pid = self._router.make_pid()
+        self._pid = self._router.identifiers.kept_pid(self.name, self.creation)
         tasks.start_soon(self._listener.serve, self._distribution.accept, tasks)
         log.info("node %s listens on %s", self.name.name, ", ".join(self._listener.addresses))
 

@@ -9,7 +9,6 @@ Source: ERTS manual, "Processes" (signals, links, monitors, aliases); erl_dist_p
 from __future__ import annotations
 
 import logging
-import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from ..wire.unlink import Link, UnlinkIds
 from .aliases import Aliases
 from .atoms import DOWN, EMPTY, EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, UNDEFINED
 from .events import NodeEvents
+from .identifiers import Identifiers
 from .incoming import Incoming
 from .losses import hand_out_loss
 from .peer import SENT, Peer, PeerState, Sending, reason_as_text
@@ -46,9 +46,6 @@ _send_sender: Final = packer(Op.SEND_SENDER)
 _unlink_id: Final = packer(Op.UNLINK_ID)
 
 _MISSING: Final = object()
-_WORDS: Final = struct.Struct(">III")
-#: Pids count up to this id before the serial does; the id then starts again.
-_MAX_PID_ID: Final = (1 << 28) - 1
 
 
 def atom_of(name: Atom | str) -> Atom:
@@ -79,9 +76,7 @@ class Router:
         self.peers: dict[Atom, Peer] = {}
         #: Who is told of nodeups and nodedowns.
         self.events = NodeEvents()
-        self._next_id = 1
-        self._next_serial = 0
-        self._next_ref = 0
+        self.identifiers = Identifiers(self.processes)
         self._unlink_ids = UnlinkIds()
         self.running = False
         self.ready: deque[tuple[Turn, Term]] = deque()
@@ -98,20 +93,11 @@ class Router:
 
     def make_pid(self) -> Pid:
         """A pid that no living process of this node has."""
-        while True:
-            pid = Pid(self.name, self._next_id, self._next_serial, self.creation)
-            self._next_id += 1
-            if self._next_id > _MAX_PID_ID:
-                self._next_id = 1
-                self._next_serial = (self._next_serial + 1) & 0xFFFFFFFF
-            if pid not in self.processes:
-                return pid
+        return self.identifiers.pid(self.name, self.creation)
 
     def make_ref(self) -> Reference:
-        """A reference of this node: three words, the first of 18 bits as on a BEAM."""
-        number = self._next_ref = self._next_ref + 1
-        words = _WORDS.pack(number & 0x3FFFF, number >> 18 & 0xFFFFFFFF, number >> 50 & 0xFFFFFFFF)
-        return Reference(self.name, self.creation, words)
+        """A reference of this node."""
+        return self.identifiers.reference(self.name, self.creation)
 
     # -- names
 
@@ -249,7 +235,7 @@ class Router:
         peer.emit(_unlink_id(link.unlink(self._unlink_ids), process.pid, pid))
 
     def carries(self, pid: Pid, remote: Pid) -> bool:
-        """Whether the link between ``pid`` here and ``remote`` is of the connection that is there now, not of a lost one.
+        """Whether the link between ``pid`` here and ``remote`` is of the connection there is now, not of a lost one.
 
         A process of a node that dialled anew may act, or end, before the loss of the last connection reaches its link.
         """
