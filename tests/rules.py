@@ -1,7 +1,8 @@
 """The table *rule by OTP*, ``docs/rules.md``, from the results of the tests.
 
 A test that shows a rule of the protocol says so, ``@pytest.mark.rule("Area: rule in a few words")``. Several tests may
-show one rule; it holds on an OTP when all of them passed there.
+show one rule; it holds on an OTP when all of them passed there. What an OTP does not have leaves its cell empty:
+``since=28`` for what came with OTP 28, ``on=(25, 27)`` for other cases.
 
     pytest tests -m rule --rules-table docs/rules.md     writes the table (``make rules``)
     pytest tests --rules-check docs/rules.md             fails where this run showed something else (``make test``)
@@ -195,8 +196,8 @@ class Collecting:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count one phase of a test: what fails in its set-up or at its end fails the rule as well."""
-        if report.skipped:
-            return
+        if not report.failed and not (report.passed and report.when == "call"):
+            return  # nothing was shown
         properties = report.user_properties
         rules = [str(value) for name, value in properties if name == "rule"]
         for release in (int(str(value)) for name, value in properties if name == "otp"):
@@ -276,24 +277,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         pytest.UsageError: a mark that is no rule, or on a test that runs on no OTP.
     """
     for item in items:
-        rules = list(dict.fromkeys(_rule(item, mark) for mark in item.iter_markers("rule")))
-        if not rules:
+        marks = list(item.iter_markers("rule"))
+        if not marks:
             continue
         callspec = getattr(item, "callspec", None)
         if callspec is None or "otp" not in callspec.params:
-            raise pytest.UsageError(f"{item.nodeid} shows {rules[0]!r} on no OTP: it takes none of otp, epmd and beam")
-        item.user_properties.append(("otp", callspec.params["otp"]))
-        item.user_properties += [("rule", rule) for rule in rules]
+            raise pytest.UsageError(f"{item.nodeid} shows a rule on no OTP: it takes none of otp, epmd and beam")
+        release = callspec.params["otp"]
+        item.user_properties.append(("otp", release))
+        rules = [_rule(item, mark, release) for mark in marks]
+        item.user_properties += [("rule", rule) for rule in dict.fromkeys(rules) if rule]
 
 
-def _rule(item: pytest.Item, mark: pytest.Mark) -> str:
-    if len(mark.args) != 1 or mark.kwargs or not isinstance(mark.args[0], str):
-        raise pytest.UsageError(f"{item.nodeid}: a rule is marked as pytest.mark.rule('Area: rule')")
+def _rule(item: pytest.Item, mark: pytest.Mark, release: int) -> str:
+    """The rule that a mark names; empty where this OTP does not have what it is about."""
+    if len(mark.args) != 1 or not mark.kwargs.keys() <= {"since", "on"} or not isinstance(mark.args[0], str):
+        raise pytest.UsageError(f"{item.nodeid}: a rule is marked as pytest.mark.rule('Area: rule', since=28)")
     try:
         area_of(mark.args[0])
     except ValueError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from None
-    return mark.args[0]
+    has_it = release >= mark.kwargs.get("since", 0) and release in mark.kwargs.get("on", (release,))
+    return mark.args[0] if has_it else ""
 
 
 def collect_rules(config: pytest.Config, releases: Iterable[int], all_releases: Iterable[int]) -> None:

@@ -49,6 +49,11 @@ def test_cookies(otp):
 def test_both(otp):
     pass
 
+@pytest.mark.rule("Spawn: later", since=28)
+@pytest.mark.rule("Spawn: earlier", on=(25,))
+def test_later(otp):
+    pass
+
 def test_without(otp):
     pass
 """
@@ -138,18 +143,22 @@ def run(folder: Path, *arguments: str, broken: bool = False) -> tuple[int, str]:
 
 
 def test_a_run_writes_the_page_and_another_is_held_against_it(tmp_path: Path) -> None:
-    status, output = run(tmp_path, "-m", "rule", "--rules-table", "rules.md", "checks")
+    status, output = run(
+        tmp_path, "-n", "2", "--dist", "loadgroup", "-m", "rule", "--rules-table", "rules.md", "checks"
+    )
     assert status == 0, output
     page = (tmp_path / "rules.md").read_text()
     file = "[test_it.py](../checks/test_it.py)"
     assert f"| cookies | passed | passed | {file} |" in page
     assert f"| priority | passed | passed | {file} |" in page
+    assert f"| later | - | passed | {file} |" in page
+    assert f"| earlier | passed | - | {file} |" in page
     assert "| OTP | 25.2.3 | 28.1 |" in page
 
-    status, output = run(tmp_path, "-n", "2", "--dist", "loadgroup", "--rules-check", "rules.md", "checks")
+    status, output = run(tmp_path, "--rules-check", "rules.md", "checks")
     assert (status, "rules.md is true of this run" in output) == (0, True), output
 
-    status, output = run(tmp_path, "-n", "2", "--dist", "loadgroup", "--rules-table", "rules.md", "checks", broken=True)
+    status, output = run(tmp_path, "--rules-table", "rules.md", "checks", broken=True)
     assert status == 1, output
     assert f"| cookies | passed | failed | {file} |" in (tmp_path / "rules.md").read_text()
 
@@ -160,6 +169,9 @@ def test_a_run_writes_the_page_and_another_is_held_against_it(tmp_path: Path) ->
 
     status, output = run(tmp_path, "--otp", "25", "--rules-check", "rules.md", "checks")
     assert (status, "rules.md is true of this run" in output) == (0, True), output
+
+
+def test_what_is_not_written_or_compared(tmp_path: Path) -> None:
     status, output = run(tmp_path, "-k", "cookies", "--rules-check", "rules.md", "checks")
     assert (status, "was not compared: only some of the tests ran (-k cookies)" in output) == (0, True), output
     status, output = run(tmp_path, "--rules-check", "nothing.md", "checks")

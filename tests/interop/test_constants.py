@@ -28,7 +28,7 @@ LOCAL_EXT = 1 << 36
 SINCE = {"ALTACT_SIG": 28, "NATIVE_RECORDS": 29}
 
 
-@pytest.mark.rule("Handshake: the flags have the values of dist.hrl")
+@pytest.mark.rule("Handshake: the flags have the values of dist.hrl", on=(25, 27, 29))
 async def test_flags_are_those_of_the_header(beam: Beam) -> None:
     answer = await beam.eval('file:read_file(filename:join(code:lib_dir(kernel), "include/dist.hrl"))')
     if beam.release == 28:

@@ -262,7 +262,7 @@ def test_spawn_requests(modern: RawNode) -> None:
     assert control[5][1] == 17
 
 
-@pytest.mark.rule("Aliases: ALTACT_SIG_SEND has the layout a BEAM sends")
+@pytest.mark.rule("Aliases: ALTACT_SIG_SEND has the layout a BEAM sends", since=28)
 def test_aliases_since_otp_28(beam: Beam) -> None:
     """Where both nodes have ALTACT_SIG a message to an alias is an ALTACT_SIG_SEND; before OTP 28 there is none."""
     node = RawNode(beam, ALTACT)

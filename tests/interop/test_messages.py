@@ -227,7 +227,7 @@ async def test_a_term_of_every_kind_comes_back_as_it_went(node: Node, beam: Beam
         me.send(sender, (Atom("back"), terms))
 
 
-@pytest.mark.rule("Terms: a native record comes back as it went")
+@pytest.mark.rule("Terms: a native record comes back as it went", since=29)
 async def test_a_native_record_comes_back_as_it_went(node: Node, beam: Beam, otp: Otp) -> None:
     await node.connect(beam.name)
     flags = node.peer_flags(beam.name)

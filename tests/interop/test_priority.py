@@ -32,7 +32,7 @@ def waiting(process: Process) -> list[Any]:
 # ------------------------------------------------------------------------------------------------------------- messages
 
 
-@pytest.mark.rule("Aliases: priority messages")
+@pytest.mark.rule("Aliases: priority messages", since=28)
 async def test_priority_messages_to_us(node: Node, beam: Beam, known: bool) -> None:
     """What is sent with priority, through a priority alias, goes before all else; among themselves they are in order."""
     async with collecting(beam) as there, node.open_process() as me:
@@ -57,7 +57,7 @@ async def test_priority_messages_to_us(node: Node, beam: Beam, known: bool) -> N
         assert waiting(me) == []
 
 
-@pytest.mark.rule("Aliases: priority messages")
+@pytest.mark.rule("Aliases: priority messages", since=28)
 async def test_priority_messages_to_a_name_of_ours_are_ordinary(node: Node, beam: Beam, known: bool) -> None:
     async with collecting(beam) as there, node.open_process("somebody") as me:
         options = [[PRIORITY]] if known else []
@@ -68,7 +68,7 @@ async def test_priority_messages_to_a_name_of_ours_are_ordinary(node: Node, beam
         assert waiting(me) == [1, 2]
 
 
-@pytest.mark.rule("Aliases: priority messages")
+@pytest.mark.rule("Aliases: priority messages", since=28)
 async def test_a_priority_alias_that_ends_with_the_answer(node: Node, beam: Beam, known: bool) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         alias = me.alias(reply=True, priority=True)
@@ -80,7 +80,7 @@ async def test_a_priority_alias_that_ends_with_the_answer(node: Node, beam: Beam
         assert leftovers(node) == {}
 
 
-@pytest.mark.rule("Aliases: priority messages")
+@pytest.mark.rule("Aliases: priority messages", since=28)
 async def test_priority_messages_to_a_beam(node: Node, beam: Beam, known: bool) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         priority = await there.run("erlang", "alias", [PRIORITY] if known else [])
@@ -97,7 +97,7 @@ async def test_priority_messages_to_a_beam(node: Node, beam: Beam, known: bool) 
         assert await there.take(7) == ([2, 7, 1, 3, 4, 5, 6] if known else [1, 2, 3, 4, 5, 6, 7])
 
 
-@pytest.mark.rule("Aliases: priority messages")
+@pytest.mark.rule("Aliases: priority messages", since=28)
 async def test_priority_messages_before_there_is_a_connection(node: Node, beam: Beam, known: bool) -> None:
     """What the other side understands is known only then."""
     async with collecting(beam) as there, node.open_process() as me:
@@ -116,7 +116,7 @@ async def test_priority_messages_before_there_is_a_connection(node: Node, beam: 
 # --------------------------------------------------------------------------------------------------------- exit signals
 
 
-@pytest.mark.rule("Aliases: priority exit signals")
+@pytest.mark.rule("Aliases: priority exit signals", since=28)
 async def test_priority_exits_to_us(node: Node, beam: Beam, known: bool) -> None:
     if not known:
         assert not await has_exit_3(beam)
@@ -136,7 +136,7 @@ async def has_exit_3(beam: Beam) -> bool:
     return bool(await beam.eval("erlang:function_exported(erlang, exit, 3)"))
 
 
-@pytest.mark.rule("Aliases: priority exit signals")
+@pytest.mark.rule("Aliases: priority exit signals", since=28)
 async def test_an_exit_to_an_alias_ends_its_process(node: Node, beam: Beam, known: bool) -> None:
     if not known:
         assert not await has_exit_3(beam)
@@ -155,7 +155,7 @@ async def test_an_exit_to_an_alias_ends_its_process(node: Node, beam: Beam, know
         assert await me.receive(timeout=PATIENCE) == (DOWN, ref, PROCESS, pid, BYE)
 
 
-@pytest.mark.rule("Aliases: priority exit signals")
+@pytest.mark.rule("Aliases: priority exit signals", since=28)
 async def test_priority_exits_to_a_beam(node: Node, beam: Beam, known: bool) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         await there.trap_exit()
@@ -178,7 +178,7 @@ async def ended(beam: Beam, pid: Pid) -> None:
     await beam.eval("plain_processes:finish(P, bye), plain_processes:await_gone(P, 20000)", P=pid)
 
 
-@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT")
+@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT", since=28)
 async def test_a_down_with_priority(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
         pid = await beam.eval("plain_processes:spawn_waiting()")
@@ -202,7 +202,7 @@ async def test_a_down_with_priority(node: Node, beam: Beam) -> None:
         assert leftovers(node) == {}
 
 
-@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT")
+@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT", since=28)
 @pytest.mark.parametrize(("links", "first"), [([True], True), ([False, True], True), ([True, False], False)])
 async def test_an_exit_with_priority(node: Node, beam: Beam, links: list[bool], first: bool) -> None:
     """The last link/2 counts, as on a BEAM."""
@@ -218,7 +218,7 @@ async def test_an_exit_with_priority(node: Node, beam: Beam, links: list[bool], 
         assert waiting(me) == ([exit_, 1] if first else [1, exit_])
 
 
-@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT")
+@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT", since=28)
 @pytest.mark.parametrize("what", ["monitor", "link", "both"])
 async def test_the_end_of_a_process_of_ours_with_priority(node: Node, beam: Beam, known: bool, what: str) -> None:
     """The priority is the BEAM's own business: our signals are those of any monitor and link."""
@@ -246,7 +246,7 @@ async def test_the_end_of_a_process_of_ours_with_priority(node: Node, beam: Beam
         assert (sorted(came, key=str), last) == (sorted(expected, key=str), 1)
 
 
-@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT")
+@pytest.mark.rule("Aliases: priority of a monitor's DOWN and of a link's EXIT", since=28)
 async def test_a_spawned_process_with_priority(node: Node, beam: Beam) -> None:
     async with node.open_process() as me:
         me.trap_exit = True
