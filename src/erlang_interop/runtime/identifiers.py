@@ -1,13 +1,13 @@
 """The numbers of pids and references: where they come from, and what happens when they run out.
 
-They are those of a 64-bit BEAM. A pid there is a number of 28 bits and a serial of 32 (``erl_term.h``: ``_PID_NUM_SIZE``,
-``_PID_SER_SIZE``). The place of an ended process in the process table is given to another under a pid that is greater by
-the size of the table, modulo all these bits (``erl_ptab.c``): so pids come round, and none is given twice at a time. Here
-they are counted one by one, and those of living processes are passed over.
+They are those of a 64-bit BEAM. A pid there is a number of 28 bits and a serial of 32 (``erl_term.h``:
+``_PID_NUM_SIZE``, ``_PID_SER_SIZE``). The place of an ended process in the process table is given to another under a
+pid that is greater by the size of the table, modulo all these bits (``erl_ptab.c``): so pids come round, and none is
+given twice at a time. Here they are counted one by one, and those of living processes are passed over.
 
 A reference is a counter of 64 bits and the number of a scheduler, in three words of which the first has 18 bits
-(``erl_bif_unique.h``: ``erts_set_ref_numbers()``); here the counter has all 82. Identifiers of an earlier life of the node
-differ in their creation, which EPMD gives.
+(``erl_bif_unique.h``: ``erts_set_ref_numbers()``); here the counter has all 82. Identifiers of an earlier life of the
+node differ in their creation, which EPMD gives.
 """
 
 from __future__ import annotations
