@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from erlang_interop.errors import CertificateError, TlsError, TlsOptionsError
 from erlang_interop.flags import OFFERED
@@ -416,6 +417,62 @@ async def test_something_else_dials_a_tls_port(authority: Authority) -> None:
     assert "unexpected message" in str(await secured(authority, b"\x16\x03\x01\x00\x05\x00\x00\x00\x01\xff"))
     for beginning in (b"", b"\x16", b"\x16\x03\x01\x00\x99"):
         assert "hung up in the TLS handshake" in str(await secured(authority, beginning, ending=True))
+
+
+def hello(authority: Authority) -> bytes:
+    """The first message of a TLS handshake."""
+    arrived, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = authority.options().client.context().wrap_bio(arrived, sent, server_hostname=HOST)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+async def test_wrong_bytes_raise_nothing_else(authority: Authority) -> None:
+    """Random ones, random ones that look like records, and a genuine greeting with wrong bytes in it."""
+    chance, genuine = random.Random(11), hello(authority)
+    for number in range(300):
+        match number % 3:
+            case 0:
+                data = chance.randbytes(chance.randrange(200))
+            case 1:
+                body = chance.randbytes(chance.randrange(1, 100))
+                tag, length = chance.choice((20, 21, 22, 23)), len(body) + chance.choice((0, 0, -1, 5))
+                data = bytes((tag, 3, chance.randrange(5))) + length.to_bytes(2, "big") + body
+            case _:
+                changed = bytearray(genuine)
+                for _ in range(chance.randrange(1, 4)):
+                    changed[chance.randrange(len(changed))] = chance.randrange(256)
+                data = bytes(changed)
+        await secured(authority, data, ending=True)  # a TlsError, or the test fails
+
+
+async def test_a_greeting_in_single_bytes(authority: Authority) -> None:
+    transport = TlsTransport(authority.options())
+    listener = socket.create_server((HOST, 0))
+    theirs = socket.create_connection(listener.getsockname())
+    accepted, _ = listener.accept()
+    listener.close()
+    theirs.setblocking(False)
+    hung_up = False
+
+    async def secure() -> None:
+        nonlocal hung_up
+        with pytest.raises(TlsError, match="hung up"):
+            await transport.secure(Stream(accepted))
+        hung_up = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(secure)
+        for byte in hello(authority):
+            theirs.send(bytes((byte,)))
+            await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await trio.lowlevel.wait_readable(theirs)
+        assert theirs.recv(5)[:2] == b"\x16\x03"  # it has understood
+        theirs.shutdown(socket.SHUT_WR)
+    theirs.close()
+    assert hung_up
 
 
 async def test_a_tls_node_dials_a_plain_node(authority: Authority) -> None:
