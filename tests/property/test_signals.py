@@ -36,6 +36,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "ref": refs,
     "dest": ours | refs | st.sampled_from(NAMES),
     "int": st.integers(0, 63),
+    "id0": st.integers(0, 2**64 - 1),
     "id": st.integers(1, 4),
     "mfa": st.just((Atom("m"), Atom("f"), 0)),
 }

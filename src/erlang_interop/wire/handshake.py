@@ -284,7 +284,7 @@ class Acceptor(Handshake):
     def _introduced(self, name: str, flags: DFlag, known: int) -> list[Event]:
         """``recv_name``: a name that is none gets no answer, one of a node that lacks flags gets ``not_allowed``."""
         offset = NAME.size if known < 0 else OLD_NAME.size
-        # What is no name is nobody's: it stands in the message alone, shortened and with its control characters escaped.
+        # What is no name is nobody's: it stands in the message alone, shortened, its control characters escaped.
         shown = repr(name[:80])
         if len(name) > MAX_ATOM_CHARACTERS:
             raise self._wrong(
