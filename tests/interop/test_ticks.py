@@ -35,7 +35,7 @@ TICK: Final = bytes(4)
 
 def ticktime(seconds: int) -> tuple[str, ...]:
     """The arguments of a BEAM that ticks for this time, and connects to nobody by itself."""
-    return ("-connect_all", "false", "-kernel", "net_ticktime", str(seconds))
+    return ("-connect_all", "false", "-kernel", "dist_auto_connect", "never", "-kernel", "net_ticktime", str(seconds))
 
 
 async def connect(beam: Beam, name: str) -> None:
