@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from erlang_interop import NodeEvent
     from erlang_interop.testing.beam import Beam, Epmd
-    from tests.conftest import BeamFactory
+    from tests.conftest import BeamFactory, Otp
     from tests.interop.conftest import NodeOpener
 
 UNDEFINED = "undefined@127.0.0.1"
@@ -82,6 +83,22 @@ async def test_a_beam_asks_us_for_a_name(opened: NodeOpener, fresh_beam: BeamFac
 
 async def _until_told(process: object) -> None:
     await process.receive()  # type: ignore[attr-defined]
+
+
+@GIVEN
+async def test_a_beam_with_short_names_asks_us_for_a_name(
+    otp: Otp, opened: NodeOpener, epmd: Epmd, cookie: str
+) -> None:
+    async with opened("short@localhost") as node, node.monitor_nodes() as events:
+        source = f"true = net_kernel:connect_node('{node.name}'), io:format(\"~s\", [node()]), halt()."
+        argv = [str(otp.root / "bin" / "erl"), "-noshell", "-sname", "undefined@localhost", "-eval", source]
+        environment = os.environ | {"ERL_EPMD_PORT": str(epmd.port), "ERL_FLAGS": f"-setcookie {cookie}"}
+        with trio.fail_after(PATIENCE):
+            done = await trio.run_process(argv, capture_stdout=True, env=environment)
+        name = Atom(done.stdout.decode())
+        assert re.fullmatch(r"[0-9A-Z]+@localhost", name.name)
+        assert await next_event(events) == NodeUp(name, "hidden")
+        assert isinstance(await next_event(events), NodeDown)
 
 
 @GIVEN

@@ -172,7 +172,8 @@ class Distribution:
             for peer in peers:
                 if peer.state is not PeerState.PENDING:
                     await peer.gone.wait()
-        for peer in peers:
+        heirs = [row.heir for row in self.table.rows() if row.heir is not None]
+        for peer in {*peers, *self.router.peers.values(), *heirs}:
             peer.down()
             if not peer.settled.is_set():
                 peer.failure = _closing(self.name, peer.name)

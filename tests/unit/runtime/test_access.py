@@ -1,11 +1,31 @@
 """Cookies and allow lists; BEAMs judge the same lists in tests/interop/test_handshake_rules.py."""
 
+from __future__ import annotations
+
+import logging
 import traceback
+from typing import TYPE_CHECKING
 
 import pytest
 
-from erlang_interop.errors import BadName
+from erlang_interop.errors import (
+    BadName,
+    ConnectRefused,
+    NotAllowed,
+)
 from erlang_interop.runtime.access import AllowList, Cookies
+from tests.unit.runtime.calls import (
+    COOKIE,
+    GREATER,
+    ME,
+    SMALLER,
+    running,
+    states,
+    until,
+)
+
+if TYPE_CHECKING:
+    from erlang_interop.runtime import EpmdAddress
 
 
 def test_a_peer_has_the_common_cookie_or_its_own() -> None:
@@ -88,3 +108,58 @@ def test_what_is_no_entry_is_refused(entry: str) -> None:
 def test_a_single_name_is_no_list() -> None:
     with pytest.raises(BadName, match=r"write \['a@h'\]"):
         AllowList("a@h")
+
+
+async def test_cookies_of_single_peers(epmd: EpmdAddress, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with (
+        running(epmd, cookies={GREATER.name: "greater secret"}) as node,
+        running(epmd, GREATER.name, "greater secret") as greater,
+        running(epmd, SMALLER.name, "smaller secret") as smaller,
+    ):
+        await node.connect(GREATER)
+        await node.disconnect(GREATER)
+        await until(lambda: greater.connections == [])
+        await greater.connect(ME)
+        with pytest.raises(ConnectRefused, match="cookie"):
+            await smaller.connect(ME)
+        smaller.set_cookie(ME, COOKIE)
+        await smaller.connect(ME)
+        await smaller.disconnect(ME)
+        await until(lambda: states(node) == [(GREATER.name, "up")])
+        node.set_cookie(SMALLER, "third secret")
+        with pytest.raises(ConnectRefused, match="cookie") as caught:
+            await node.connect(SMALLER)
+        smaller.set_cookie(ME, "third secret")
+        await node.connect(SMALLER)
+        node.set_cookie(ME, "fourth secret")
+        assert "secret" not in repr(node) + repr(vars(node)) + str(caught.value)
+    assert "secret" not in caplog.text
+    assert COOKIE not in caplog.text
+
+
+async def test_a_nodes_own_cookie_is_changed_for_all_others(epmd: EpmdAddress) -> None:
+    async with running(epmd) as node, running(epmd, SMALLER.name, "new") as smaller:
+        with pytest.raises(ConnectRefused, match="cookie"):
+            await smaller.connect(ME)
+        node.set_cookie(ME, "new")
+        await smaller.connect(ME)
+
+
+async def test_the_list_of_allowed_nodes_holds_both_ways(epmd: EpmdAddress, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(epmd) as node, running(epmd, GREATER.name) as greater, running(epmd, SMALLER.name) as smaller:
+        await node.connect(SMALLER)
+        node.allow([GREATER])
+        assert node.is_connected(SMALLER), "what is up stays up"
+        await node.disconnect(SMALLER)
+        with pytest.raises(ConnectRefused, match="is not in the list of nodes that this node allows") as caught:
+            await node.connect(SMALLER)
+        assert isinstance(caught.value.__cause__, NotAllowed)
+        assert smaller.connections == [], "it was not even called"
+        with pytest.raises(ConnectRefused) as caught:
+            await smaller.connect(ME)
+        assert isinstance(caught.value.__cause__, NotAllowed)
+        assert "refusing a@127.0.0.1" in caplog.text
+        await greater.connect(ME)
+        node.allow(["127.0.0.1"])
+        await smaller.connect(ME)
