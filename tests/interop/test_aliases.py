@@ -89,7 +89,8 @@ async def test_a_reply_demonitor_alias_of_ours(node: Node, beam: Beam, how: str)
 
 async def until_unwatched(beam: Beam, watched: Collector) -> None:
     async def so() -> bool:
-        return await beam.eval("plain_processes:monitored_by(P)", P=watched.pid) == []
+        monitored_by: list[Any] = await beam.eval("plain_processes:monitored_by(P)", P=watched.pid)
+        return not monitored_by
 
     await until(so)
 

@@ -73,7 +73,7 @@ class Scene:
 Say = Callable[[Scene], list[Any]]
 
 
-def says(op: Op, *slots: str | int | Atom | bytes | bool | None, payload: Any = NO_PAYLOAD) -> Say:
+def says(op: Op, *slots: Any, payload: Any = NO_PAYLOAD) -> Say:
     """One signal; a str is an attribute of the scene."""
 
     def say(scene: Scene) -> list[Any]:
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Say, int, int]] = {
     "EXIT by another node": (third(Op.PAYLOAD_EXIT, None, "live", payload=WORD), 0, 25),
     "EXIT in its old form": (both(says(Op.LINK, "me", "live"), says(Op.EXIT, "me", "live", WORD)), 0, 25),
     "EXIT in its old form for an old incarnation": (says(Op.EXIT, "me", "old", WORD), 0, 25),
-    "EXIT with a token": (says(Op.PAYLOAD_EXIT_TT, "me", "live", (0, 1, 1, "me", 0), payload=WORD), 0, 25),
+    "EXIT with a token": (says(Op.PAYLOAD_EXIT_TT, "me", "live", (0, 1, 1, THIRD, 0), payload=WORD), 0, 25),
     "EXIT2 for a dead process": (says(Op.PAYLOAD_EXIT2, "me", "dead", payload=WORD), 0, 25),
     "EXIT2 for an old incarnation": (says(Op.PAYLOAD_EXIT2, "me", "old", payload=WORD), 0, 25),
     "EXIT2 for another node": (third(Op.PAYLOAD_EXIT2, "me", None, payload=WORD), 0, 25),

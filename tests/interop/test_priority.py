@@ -34,7 +34,7 @@ def waiting(process: Process) -> list[Any]:
 
 @pytest.mark.rule("Aliases: priority messages", since=28)
 async def test_priority_messages_to_us(node: Node, beam: Beam, known: bool) -> None:
-    """What is sent with priority, through a priority alias, goes before all else; among themselves they are in order."""
+    """What is sent with priority, through a priority alias, goes before all else; among themselves in order."""
     async with collecting(beam) as there, node.open_process() as me:
         priority, ordinary = me.alias(priority=True), me.alias()
 
@@ -232,7 +232,7 @@ async def test_the_end_of_a_process_of_ours_with_priority(node: Node, beam: Beam
 
     async with collecting(beam) as there:
         await there.trap_exit()
-        expected = []
+        expected: list[Any] = []
         if what != "link":
             ref = await there.run("erlang", "monitor", PROCESS, pid, [PRIORITY])
             expected.append((DOWN, ref, PROCESS, pid, BYE))

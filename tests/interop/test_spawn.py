@@ -245,7 +245,7 @@ async def test_rpc_fails_at_once(node: Node, beam: Beam) -> None:
 
     def undef(reason: Any) -> bool:
         (module, function, arguments, extra) = reason[1][0]
-        call = (Atom("erpc"), Atom("execute_call"), [Atom("erlang"), Atom("node"), []], [])
+        call: Any = (Atom("erpc"), Atom("execute_call"), [Atom("erlang"), Atom("node"), []], [])
         return (reason[0], (module, function, arguments[1:], extra), len(reason[1])) == (UNDEF, call, 1)
 
     with trio.fail_after(PATIENCE):
@@ -297,7 +297,7 @@ async def test_asking_with_link_and_monitor(node: Node, beam: Beam) -> None:
 async def test_what_the_request_set_up_can_be_taken_back(node: Node, beam: Beam) -> None:
     async with node.open_process() as me:
         me.trap_exit = True
-        child, ref = await me.spawn_remote(beam.name, *STAY, link=True, monitor=True)  # type: ignore[misc]
+        child, ref = await me.spawn_remote(beam.name, *STAY, link=True, monitor=True)
         assert await beam.eval("element(2, process_info(P, links))", P=child) == [me.pid]
         assert await beam.eval("plain_processes:monitored_by(P)", P=child) == [me.pid]
         assert me.demonitor(ref) is True

@@ -19,9 +19,7 @@ def test_what_we_offer_satisfies_ourselves() -> None:
 
 
 def test_what_does_not_work_is_not_offered() -> None:
-    assert not OFFERED & (
-        DFlag.PUBLISHED | DFlag.SPAWN | DFlag.NAME_ME | DFlag.ALTACT_SIG | DFlag.ATOM_CACHE | DFlag.HIDDEN_ATOM_CACHE
-    )
+    assert not OFFERED & (DFlag.PUBLISHED | DFlag.NAME_ME | DFlag.ATOM_CACHE | DFlag.HIDDEN_ATOM_CACHE)
 
 
 @pytest.mark.parametrize("flag", list(MANDATORY))

@@ -2,7 +2,7 @@ import pytest
 import trio
 import trio.testing
 
-from erlang_interop.runtime.mailbox import CHECKPOINT_EVERY, Mailbox
+from erlang_interop.runtime.mailbox import CHECKPOINT_EVERY, UNCHANGED, Mailbox, Marked
 
 
 async def test_messages_come_out_in_the_order_they_went_in() -> None:
@@ -118,3 +118,98 @@ async def test_discard_says_how_many_it_removed() -> None:
         mailbox.put(number)
     assert mailbox.discard(lambda message: message > 2) == 2
     assert len(mailbox) == 3
+
+
+def first(message: object) -> Marked:
+    return Marked(message, None, True)
+
+
+def put_mixed(mailbox: Mailbox) -> None:
+    for message in (1, first(2), 3, Marked(4, None, False), first(5)):
+        if isinstance(message, Marked):
+            mailbox.put_marked(message)
+        else:
+            mailbox.put(message)
+
+
+async def test_priority_messages_come_first_and_in_order() -> None:
+    mailbox = Mailbox()
+    put_mixed(mailbox)
+    assert len(mailbox) == 5
+    assert [mailbox.get_nowait() for _ in range(2)] == [2, 5]
+    assert mailbox.marked, "there is one that came with a token"
+    assert [await mailbox.get() for _ in range(3)] == [1, 3, 4]
+    assert not mailbox.marked
+    mailbox.put_marked(first(6))
+    assert await mailbox.get() == 6
+    with pytest.raises(trio.WouldBlock):
+        mailbox.get_nowait()
+    mailbox.put(7)
+    assert mailbox.get_nowait() == 7
+
+
+async def test_a_selective_receive_looks_at_priority_messages_first() -> None:
+    mailbox = Mailbox()
+    put_mixed(mailbox)
+    seen = []
+
+    def wanted(message: object) -> bool:
+        seen.append(message)
+        return message == 4
+
+    assert await mailbox.get(wanted) == 4
+    assert seen == [2, 5, 1, 3, 4]
+    assert await mailbox.get(lambda message: message == 5) == 5
+    assert [mailbox.get_nowait() for _ in range(3)] == [2, 1, 3]
+
+
+async def test_a_priority_message_wakes_a_selective_receive_and_goes_before_what_that_passed_over() -> None:
+    mailbox = Mailbox()
+    mailbox.put(1)
+    async with trio.open_nursery() as nursery:
+
+        async def receiver() -> None:
+            assert await mailbox.get(lambda message: message == 3) == 3
+
+        nursery.start_soon(receiver)
+        await trio.testing.wait_all_tasks_blocked()
+        mailbox.put_marked(first(2))
+        await trio.testing.wait_all_tasks_blocked()
+        mailbox.put_marked(first(3))
+    assert [mailbox.get_nowait() for _ in range(2)] == [2, 1]
+
+
+async def test_a_match_that_raises_loses_no_priority_message() -> None:
+    mailbox = Mailbox()
+    put_mixed(mailbox)
+    with pytest.raises(ZeroDivisionError):
+        await mailbox.get(lambda message: 1 // (message - 3) == 7)
+    assert [mailbox.get_nowait() for _ in range(5)] == [2, 5, 1, 3, 4]
+
+
+async def test_discarding_from_among_priority_messages() -> None:
+    mailbox = Mailbox()
+    put_mixed(mailbox)
+    assert mailbox.discard(lambda message: message in (4, 5)) == 2
+    assert mailbox.discard(lambda message: message == 9) == 0
+    assert [mailbox.get_nowait() for _ in range(3)] == [2, 1, 3]
+    assert not mailbox.marked
+
+
+async def test_the_token_of_each_message_is_handed_out_while_there_is_one() -> None:
+    tokens: list[object] = []
+
+    def received(token: object) -> bool:
+        tokens.append(token)
+        return token is not None
+
+    mailbox = Mailbox(received)
+    mailbox.put(0)
+    assert mailbox.get_nowait() == 0
+    assert tokens == [], "nobody is asked about ordinary messages"
+    for message in (Marked(1, "token", False), Marked(2, UNCHANGED, False)):
+        mailbox.put_marked(message)
+    mailbox.put(3)
+    mailbox.put(4)
+    assert [mailbox.get_nowait() for _ in range(4)] == [1, 2, 3, 4]
+    assert tokens == ["token", UNCHANGED, None]

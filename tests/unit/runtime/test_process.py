@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.testing
 
 from erlang_interop.errors import BadName, Exit, NameAlreadyRegistered
 from erlang_interop.runtime import InlineServer, Node, Process
@@ -265,3 +266,95 @@ async def test_twenty_thousand_processes_come_and_go_without_a_trace(node: Node)
         with trio.fail_after(30):
             assert {(await me.receive())[1] for _ in pids} == refs
     assert not any(node.statistics().values())
+
+
+async def test_the_tag_and_the_priority_of_a_monitor(node: Node) -> None:
+    async with node.open_process() as me:
+        pid = node.spawn(wait)
+        me.send(me.pid, "before")
+        tagged = me.monitor(pid, tag=(Atom("my"), 1))
+        first = me.monitor(pid, priority=True)
+        taken_back = me.monitor(pid, tag=Atom("never"), priority=True)
+        assert me.demonitor(taken_back) is True
+        at_once = me.monitor("nobody", tag=Atom("no"))
+        assert await me.receive(timeout=5) == "before"
+        assert (await me.receive(timeout=5))[:2] == (Atom("no"), at_once)
+        me.send(me.pid, "before")
+        me.send(pid, "end")
+        await trio.testing.wait_all_tasks_blocked()
+        downs = [await me.receive(timeout=5) for _ in range(3)]
+        assert downs == [
+            (DOWN, first, PROCESS, pid, NORMAL),
+            "before",
+            ((Atom("my"), 1), tagged, PROCESS, pid, NORMAL),
+        ]
+        assert not me.monitor_options
+
+
+async def test_a_priority_down_and_exit_go_before_what_waits(node: Node) -> None:
+    async with node.open_process() as me:
+        me.trap_exit = True
+        pid = node.spawn(wait)
+        me.link(pid, priority=True)
+        ref = me.monitor(pid, priority=True)
+        me.send(me.pid, "before")
+        me.exit(pid, KILL)
+        came = [await me.receive(timeout=5) for _ in range(3)]
+        assert came == [(EXIT, pid, KILLED), (DOWN, ref, PROCESS, pid, KILLED), "before"]
+
+
+@pytest.mark.parametrize("tag", [DOWN, (Atom("my"), 1)])
+async def test_what_demonitor_tells(node: Node, tag: object) -> None:
+    """The options ``flush`` and ``info`` of ``erlang:demonitor/2``."""
+    async with node.open_process() as me:
+        pid = node.spawn(wait)
+        assert me.demonitor(me.monitor(pid)) is True
+        assert me.demonitor(me.monitor(pid), flush=True) is True
+        assert me.demonitor(me.monitor(pid), flush=True, info=True) is True
+        fired = me.monitor("nobody", tag=tag)
+        assert me.demonitor(fired) is False
+        assert me.demonitor(fired, flush=True, info=True) is False, "a flush was needed"
+        assert me.demonitor(fired, flush=True, info=True) is True
+        assert me.demonitor(me.make_ref(), flush=True) is False
+        assert len(me.mailbox) == 0
+
+
+async def test_priority_through_an_alias(node: Node) -> None:
+    async with node.open_process() as me:
+        priority, ordinary = me.alias(priority=True), me.alias()
+        for dest, message in ((me.pid, 1), (ordinary, 2), (priority, 3), (me.pid, 4)):
+            me.send(dest, message, priority=True)
+        me.send(priority, 5)
+        assert [await me.receive(timeout=5) for _ in range(5)] == [3, 1, 2, 4, 5]
+
+
+async def test_an_exit_to_an_alias(node: Node) -> None:
+    async with node.open_process() as me:
+        aliases = []
+
+        async def worker(process: Process) -> None:
+            aliases.append(process.alias())
+            await process.receive()
+
+        pid = node.spawn(worker)
+        ref = me.monitor(pid)
+        await trio.testing.wait_all_tasks_blocked()
+        me.exit(aliases[0], Atom("boom"))
+        assert await me.receive(timeout=5) == (DOWN, ref, PROCESS, pid, Atom("boom"))
+        me.exit(aliases[0], Atom("boom"))  # to nobody any more
+
+
+async def test_the_group_leader_of_a_process_of_this_node(node: Node) -> None:
+    async with node.open_process() as me, node.open_process() as other:
+        assert me.group_leader is None
+        other.set_group_leader(other.pid, me.pid)
+        assert me.group_leader == other.pid
+        other.set_group_leader(other.pid, Pid(node.name, 0x7FFF, 1, node.creation))
+
+
+async def test_a_destination_that_is_none_is_refused_on_every_way(node: Node) -> None:
+    async with node.open_process() as me:
+        for destination in (7, ("a", "b", "c"), (1, "b"), b"name"):
+            for priority in (False, True):
+                with pytest.raises(BadName):
+                    me.send(destination, 1, priority=priority)  # type: ignore[arg-type]

@@ -187,7 +187,7 @@ async def test_pids_and_references_of_a_node_are_all_different(router: Router) -
     assert len(set(refs)) == 1000
 
 
-@pytest.mark.parametrize("op", [Op.LINK, Op.UNLINK_ID, Op.MONITOR_P], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [Op.LINK, Op.MONITOR_P], ids=lambda op: op.name)
 async def test_a_link_or_monitor_for_another_node_is_refused(router: Router, peer: Sink, op: Op) -> None:
     """Answered, it would have a sender that is not of this node."""
     earlier, elsewhere = Pid(ME, 1, 0, 4), Pid(Atom("elsewhere@h"), 1, 0, 5)
@@ -195,7 +195,6 @@ async def test_a_link_or_monitor_for_another_node_is_refused(router: Router, pee
     def control(target: Pid) -> tuple[Any, ...]:
         return {
             Op.LINK: (1, REMOTE, target),
-            Op.UNLINK_ID: (35, 7, REMOTE, target),
             Op.MONITOR_P: (19, REMOTE, target, REF),
         }[op]
 

@@ -10,7 +10,7 @@ import pytest
 from erlang_interop.errors import RemoteProtocolError
 from erlang_interop.flags import DFlag
 from erlang_interop.terms import Atom, Pid, Reference
-from erlang_interop.wire.control import BY_OP, LAYOUTS, NO_PAYLOAD, Layout, Op, check, describe, fits
+from erlang_interop.wire.control import BY_OP, LAYOUTS, NO_PAYLOAD, Layout, Op, check, describe, fits, without_altact
 
 PEER, ME = Atom("beam@h"), Atom("py@h")
 FROM, TO = Pid(PEER, 1, 2, 3), Pid(ME, 4, 5, 6)
@@ -185,3 +185,22 @@ def test_flags_that_operations_need() -> None:
     assert needs["PAYLOAD_EXIT"] == DFlag.EXIT_PAYLOAD
     assert needs["ALIAS_SEND"] == DFlag.ALIAS
     assert "SEND" not in needs
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        ((37, 1, TO, FROM), (22, TO, FROM)),
+        ((37, 3, TO, FROM, "token"), (23, TO, FROM, "token")),
+        ((37, 4, TO, REF), (33, TO, REF)),
+        ((37, 7, TO, REF, "token"), (34, TO, REF, "token")),
+        ((37, 9, TO, Atom("name")), (6, TO, Atom(""), Atom("name"))),
+        ((37, 11, TO, Atom("name"), "token"), (16, TO, Atom(""), Atom("name"), "token")),
+        ((37, 17, TO, FROM), (26, TO, FROM)),
+        ((37, 21, TO, REF), None),
+    ],
+)
+def test_what_an_altact_signal_is_for_an_older_node(newer: tuple[Any, ...], older: tuple[Any, ...] | None) -> None:
+    assert without_altact(newer) == older
+    if older is not None:
+        check(older, True)
