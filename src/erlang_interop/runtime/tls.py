@@ -108,8 +108,7 @@ class TlsStream(Stream):
                     ) from error
                 self._look_at_first_bytes()
             except ssl.SSLError as error:
-                with contextlib.suppress(OSError):  # the alert that tells the other side; it may be gone
-                    self._flush()
+                self._flush_last()  # the alert that tells the other side
                 raise explained(error, self._side) from error
             else:
                 break
@@ -156,7 +155,7 @@ class TlsStream(Stream):
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 size = 0
             except ssl.SSLError:
-                self._flush()  # the alert that says why
+                self._flush_last()  # the alert that says why
                 raise
             if not size:
                 self._more = bool(got)  # the next call says that it is the end
@@ -168,7 +167,7 @@ class TlsStream(Stream):
             self._stuck.set()
             self._stuck = None
         if self._outgoing.pending and not self._owed:
-            self._flush()  # an answer to the peer's wish for new keys
+            self._flush_last()  # an answer to the peer's wish for new keys
         return None if got < 0 else got
 
     def _fill(self) -> bool:
@@ -226,6 +225,11 @@ class TlsStream(Stream):
             except (BlockingIOError, InterruptedError):
                 return False
 
+    def _flush_last(self) -> None:
+        """As ``_flush``, for what matters no more if the other side is gone: the next read says so."""
+        with contextlib.suppress(OSError):
+            self._flush()
+
     async def _flush_all(self) -> None:
         while not self._flush():
             await trio.lowlevel.wait_writable(self._socket)
@@ -276,8 +280,7 @@ class TlsStream(Stream):
         if not self._owed and not self.closed:
             with contextlib.suppress(OSError, ValueError):  # it waits for the answer, or the end came before
                 self._tls.unwrap()
-            with contextlib.suppress(OSError):
-                self._flush()
+            self._flush_last()
         super().abort()
 
     @property

@@ -6,84 +6,28 @@ import logging
 import random
 import socket
 import ssl
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
-from erlang_interop.errors import CertificateError, TlsError, TlsOptionsError
+from erlang_interop.errors import TlsError, TlsOptionsError
 from erlang_interop.flags import OFFERED
 from erlang_interop.runtime import tls
-from erlang_interop.runtime.tls import TlsStream, TlsTransport
-from erlang_interop.runtime.tls_options import TlsClient, TlsOptions, TlsServer
-from erlang_interop.runtime.transport import Stream, Transport, listen
+from erlang_interop.runtime.tls import TlsTransport
+from erlang_interop.runtime.transport import Stream, Transport
 from erlang_interop.wire.handshake import Acceptor, Initiator, Verdict
 from tests.certificates import HOST, Authority, options
+from tests.secured import NODE, attempt, pair
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-NODE = "node@127.0.0.1"
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-async def attempt(
-    client: Transport, server: Transport, node: str = NODE
-) -> tuple[Stream | Exception, Stream | Exception]:
-    """Dial, accept, do both handshakes: for each side its stream, or its error."""
-    listener = await listen(HOST)
-    send, receive = trio.open_memory_channel[Stream](1)
-    outcome: dict[str, Stream | Exception] = {}
-
-    async def dial() -> None:
-        try:
-            outcome["client"] = await client.secure_dialled(await client.open(HOST, listener.port, node), node)
-        except (TlsError, OSError) as error:
-            outcome["client"] = error
-
-    async def accept() -> None:
-        plain = await receive.receive()
-        try:
-            outcome["server"] = await server.secure(plain)
-        except (TlsError, OSError) as error:
-            outcome["server"] = error
-            plain.close()
-
-    with trio.fail_after(10):
-        async with trio.open_nursery() as serving:
-            serving.start_soon(listener.serve, send.send, serving)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(dial)
-                nursery.start_soon(accept)
-            serving.cancel_scope.cancel()
-    listener.close()
-    return outcome["client"], outcome["server"]
-
-
-@asynccontextmanager
-async def pair(client: TlsOptions, server: TlsOptions | None = None) -> AsyncIterator[tuple[TlsStream, TlsStream]]:
-    one, other = await attempt(TlsTransport(client), TlsTransport(server or client))
-    assert isinstance(one, TlsStream), one
-    assert isinstance(other, TlsStream), other
-    yield one, other
-    one.close()
-    other.close()
-
-
-async def receive_exactly(stream: Stream, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        portion = await stream.receive_some(1 << 16)
-        assert portion, "the end came early"
-        received += portion
-    return received
 
 
 @pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
@@ -206,175 +150,6 @@ async def test_a_record_that_was_changed_ends_the_connection(authority: Authorit
             server.receive_nowait(memoryview(bytearray(100)))
         with pytest.raises(TlsError, match=r"broke off the TLS handshake \(alert bad_record_mac\)"):
             await client.receive_some()
-
-
-# ------------------------------------------------------------------------------------------------- who is not let in
-
-
-async def refused(client: TlsOptions, server: TlsOptions, node: str = NODE) -> tuple[str, str]:
-    """Both sides' words for why there is no connection. In TLS 1.3 the dialling side hears of it when it reads."""
-    one, other = await attempt(TlsTransport(client), TlsTransport(server), node)
-    if isinstance(one, TlsStream):
-        with pytest.raises((TlsError, OSError)) as caught:
-            await one.receive_some()
-        one.close()
-        one = caught.value
-    if isinstance(other, TlsStream):
-        with pytest.raises((TlsError, OSError)) as caught:
-            await other.receive_some()
-        other.close()
-        other = caught.value
-    assert isinstance(one, TlsError), one
-    assert isinstance(other, TlsError), other
-    return str(one), str(other)
-
-
-@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
-async def test_the_dialled_node_is_of_another_ca(tmp_path: Path, version: str) -> None:
-    ours, theirs = Authority(tmp_path), Authority(tmp_path)
-    client, server = await refused(
-        options(ours, ours.issue(), versions=(version,)), options(theirs, theirs.issue(), trusted=ours.file)
-    )
-    assert client == (
-        f"the certificate of {NODE} is not signed by a CA of cacertfile {ours.file}: add that CA there, or give that "
-        f"node a certificate of one of these"
-    )
-    assert server == "it does not know the CA of this node's certificate: add that CA to its cacertfile"
-
-
-@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
-async def test_the_dialling_node_is_of_another_ca(tmp_path: Path, version: str) -> None:
-    ours, theirs = Authority(tmp_path), Authority(tmp_path)
-    client, server = await refused(
-        options(ours, ours.issue(), trusted=theirs.file, versions=(version,)), options(theirs, theirs.issue())
-    )
-    assert client == f"{NODE} does not know the CA of this node's certificate: add that CA to its cacertfile"
-    assert server.startswith(f"its certificate is not signed by a CA of cacertfile {theirs.file}: ")
-
-
-@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
-async def test_the_dialling_node_shows_no_certificate(authority: Authority, version: str) -> None:
-    server = authority.options()
-    client = TlsOptions(server.server, TlsClient(cacertfile=authority.file, versions=(version,)))
-    one, other = await refused(client, server)
-    if version == "tlsv1.3":
-        assert one == f"{NODE} wants a certificate of this node: give certfile and keyfile in the client options"
-    else:
-        assert "or it wants a certificate of this node (certfile)" in one
-    assert other == (
-        "it shows no certificate and fail_if_no_peer_cert asks for one: give certfile and keyfile in the client "
-        "options there"
-    )
-
-
-async def test_a_certificate_is_asked_for_but_not_demanded(authority: Authority) -> None:
-    both = authority.options()
-    server = TlsServer(cacertfile=authority.file, certfile=authority.issue(), fail_if_no_peer_cert=False)
-    async with pair(TlsOptions(both.server, TlsClient(cacertfile=authority.file)), TlsOptions(server, both.client)) as (
-        _,
-        accepted,
-    ):
-        assert accepted.vouches_for("anybody@anywhere")
-    stranger = Authority(authority.folder)
-    one, _ = await refused(options(stranger, stranger.issue(), trusted=authority.file), TlsOptions(server, both.client))
-    assert "does not know the CA of this node's certificate" in one
-
-
-@pytest.mark.parametrize("expired", ["client", "server"])
-async def test_a_certificate_has_expired(authority: Authority, expired: str) -> None:
-    good, bad = options(authority, authority.issue()), options(authority, authority.issue(expired=True))
-    client, server = await refused(*((bad, good) if expired == "client" else (good, bad)))
-    if expired == "client":
-        assert server.startswith("its certificate has expired: renew it there")
-        assert client == f"{NODE} says that this node's certificate has expired"
-    else:
-        assert client.startswith(f"the certificate of {NODE} has expired: renew it there")
-        assert server == "it says that this node's certificate has expired"
-
-
-@pytest.mark.parametrize(("node", "issued"), [(NODE, "other.example"), ("node@one.example", "other.example")])
-async def test_a_certificate_is_for_another_host(authority: Authority, node: str, issued: str) -> None:
-    client, _ = await refused(authority.options(), authority.options(issued), node)
-    host = node.partition("@")[2]
-    assert client == (
-        f"the certificate of {node} is not for {host}, the host in the node's name: issue one for it, or dial the node "
-        f"by a name that it is for"
-    )
-
-
-@pytest.mark.parametrize(
-    ("node", "issued"),
-    [("n@one.example", "one.example"), ("n@a.one.example", "*.one.example"), ("n@short", "short"), (NODE, HOST)],
-)
-async def test_a_certificate_is_for_the_host_in_the_nodes_name(authority: Authority, node: str, issued: str) -> None:
-    """Not for the address that the name leads to, here always the loopback one."""
-    one, other = await attempt(TlsTransport(authority.options()), TlsTransport(authority.options(issued)), node)
-    assert isinstance(one, TlsStream), one
-    assert isinstance(other, TlsStream), other
-    one.close()
-    other.close()
-
-
-async def test_another_name_or_none_may_be_looked_for(authority: Authority) -> None:
-    server = authority.options("cluster.example")
-    for indication in ("cluster.example", "disable"):
-        client = TlsClient(cacertfile=authority.file, certfile=authority.issue(), server_name_indication=indication)
-        async with pair(TlsOptions(server.server, client), server):
-            pass
-
-
-async def test_verify_none_takes_everybody_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ours, theirs = Authority(tmp_path), Authority(tmp_path)
-    client = TlsOptions(ours.options().server, TlsClient(verify="verify_none"))
-    server = TlsOptions(
-        TlsServer(certfile=theirs.issue("other.example"), verify="verify_none"), theirs.options().client
-    )
-    caplog.set_level(logging.WARNING)
-    async with pair(client, server) as (one, other):
-        assert one.vouches_for("anybody@anywhere")
-        assert other.vouches_for("anybody@anywhere")
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["TLS", "TLS"]
-    assert "the client side verifies nobody" in caplog.text
-    assert "the server side verifies nobody" in caplog.text
-
-
-async def test_certificates_between_the_nodes_and_the_cas(authority: Authority) -> None:
-    below = authority.child().child()
-    certificate = below.issue()
-    for depth, through in ((2, True), (None, True), (1, False)):
-        client = TlsClient(cacertfile=authority.file, certfile=authority.issue(), depth=depth)
-        server = options(authority, certificate)
-        one, other = await attempt(TlsTransport(TlsOptions(server.server, client)), TlsTransport(server))
-        if through:
-            assert isinstance(one, TlsStream), one
-            one.close()
-        else:
-            assert isinstance(one, CertificateError)
-            assert str(one) == (f"the certificate of {NODE} has 2 certificates between it and its CA, and depth is 1")
-        if isinstance(other, TlsStream):
-            other.close()
-
-
-async def test_no_version_in_common(authority: Authority) -> None:
-    certificate = authority.issue()
-    client, server = await refused(
-        options(authority, certificate, versions=("tlsv1.2",)), options(authority, certificate, versions=("tlsv1.3",))
-    )
-    assert client.startswith(
-        f"{NODE} and this node have no TLS version or cipher suite in common; this side has tlsv1.2"
-    )
-    assert server.startswith("it and this node have no TLS version or cipher suite in common; this side has tlsv1.3")
-
-
-async def test_no_cipher_in_common(authority: Authority) -> None:
-    def chosen(cipher: str) -> TlsOptions:
-        more = {"versions": ("tlsv1.2",), "ciphers": (cipher,)}
-        both = {"cacertfile": authority.file, "certfile": authority.issue()}
-        return TlsOptions(TlsServer(**both, **more), TlsClient(**both, **more))  # type: ignore[arg-type]
-
-    client, server = await refused(chosen("ECDHE-ECDSA-AES256-GCM-SHA384"), chosen("ECDHE-ECDSA-AES128-GCM-SHA256"))
-    assert "no cipher suite in common" in client
-    assert "no TLS version or cipher suite in common" in server
 
 
 # ---------------------------------------------------------------------------------------------- who speaks no TLS
