@@ -26,6 +26,7 @@ ELSEWHERE = {
     "erlang_interop/etf/_fast.py": "unit/etf/test_decode.py",
     "erlang_interop/etf/_heads.py": "unit/etf/test_encode.py",
     "erlang_interop/etf/_parts.py": "unit/etf/test_decode.py",
+    "erlang_interop/etf/_source.py": "unit/etf/test_text.py",
     "erlang_interop/runtime/local_process.py": "unit/runtime/test_process.py",
     "erlang_interop/runtime/losses.py": "unit/runtime/test_signals.py",
     # shells around tested cores: they are tested where two nodes run them
