@@ -112,6 +112,35 @@ async def test_06_links_and_monitors(example: Command, beam: Beam) -> None:
     )
 
 
+async def test_07_spawned_from_erlang(example: Command, beam: Beam) -> None:
+    await beam.eval("collector:start(shell).")
+    async with example.started(path("07"), beam.name) as running:
+        for line in (" says hello", "and has ended: normal", "waiting to be spawned"):
+            await running.out.until(line)
+        source = "collector:run(shell, erlang, spawn_monitor, ['example07@127.0.0.1', M, F, A])"
+        pids = []
+        for module, function, arguments in (
+            ("python", "greet", [b"world"]),
+            ("python", "square_root", [await beam.eval("whereis(shell)"), 2]),
+            ("python", "square_root", [await beam.eval("whereis(shell)"), -1]),
+            ("os", "getpid", []),
+        ):
+            pid, _ = await beam.eval(source, M=Atom(module), F=Atom(function), A=arguments)
+            pids.append(pid)
+        got = await beam.eval("M = collector:take(shell, 5, 10000), collector:stop(shell), M.")
+        await beam.eval("spawn('example07@127.0.0.1', python, stop, []).")
+        done = await running.end()
+    assert done.status == 0
+    roots = [message[1] for message in got if message[0] == Atom("root")]
+    reasons = {message[3]: message[4] for message in got if message[0] == Atom("DOWN")}
+    assert roots == [2**0.5]
+    assert [reasons[pid] for pid in pids[:2]] == [Atom("normal")] * 2
+    assert reasons[pids[2]][0] == Atom("ValueError")
+    assert reasons[pids[3]] == (Atom("undef"), [(Atom("os"), Atom("getpid"), [], [])])
+    for line in ("hello, world", r"square_root\(2\) runs as <.*>", "stopped"):
+        assert re.search(f"^{line}$", done.out, re.MULTILINE), done.out
+
+
 async def test_08_zenmon_pair_with_a_beam(example: Command, beam: Beam) -> None:
     await beam.eval("zen_proxy:start().")
     done = await example(path("08"), beam.name)

@@ -66,6 +66,16 @@ async def test_the_programs_about_node_events(beam: Beam, epmd: Epmd, cookie: st
         assert done.out.splitlines() == [line.replace("beam@127.0.0.1", beam.name) for line in lines]
 
 
+async def test_the_programs_about_processes(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
+    python = Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
+    programs = blocks(PROJECT / "docs" / "processes.md", "python")
+    assert len(programs) == 2
+    for program in programs:
+        done = await python("-c", program.replace("beam@127.0.0.1", beam.name))
+        assert (done.status, done.err) == (0, ""), program
+        assert sorted(done.out.splitlines()) == sorted(re.findall(r"# prints (.*)$", program, re.MULTILINE))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
