@@ -235,6 +235,22 @@ async def test_big_reasons_of_ours(node: Node, beam: Beam) -> None:
         assert await beam.eval(source, P=there.pid, Me=me.pid) is True
 
 
+@pytest.mark.rule("Fragments and atom cache: the arguments of a spawn request come in fragments, both ways")
+async def test_big_arguments_of_spawn_requests(node: Node, beam: Beam) -> None:
+    async def give(process: Process, dest: Pid, *arguments: Any) -> None:
+        process.send(dest, (Atom("given"), process.pid, arguments))
+
+    node.expose("py", {"give": give}, with_process=True)
+    async with node.open_process() as me, collecting(beam) as there:
+        source = f"spawn(N, py, give, [P, {REASON_SOURCE}, 2])"
+        child = await beam.eval(source, N=node.name, P=there.pid)
+        check = f"[{{given, C, {{R, 2}}}}] = collector:take(P, 1, 20000), R =:= {REASON_SOURCE}"
+        assert await beam.eval(check, P=there.pid, C=child) is True
+        started, ref = await me.spawn_remote(beam.name, "erlang", "send", [me.pid, REASON], monitor=True)
+        came = [await me.receive(timeout=PATIENCE) for _ in range(2)]
+        assert came == [REASON, (DOWN, ref, PROCESS, started, Atom("normal"))]
+
+
 # -------------------------------------------------------------------------------------------------------------- records
 
 RECORD: Final = Record(Atom("geometry"), Atom("point"), True, ((Atom("x"), 1), (Atom("y"), b"2")))
