@@ -58,8 +58,9 @@ $(STAMPS)/tests: $(STAMPS)/venv $(SOURCES)
 .PHONY: venv otp fixtures
 venv: $(STAMPS)/tests
 
+# OTP 25 compiles the fixtures; OTP 28 comes without ssl, and runs with OTP 27's.
 otp: $(STAMPS)/tests
-	@$(PY) tools/get_otp.py $(sort 25 $(RELEASES))
+	@$(PY) tools/get_otp.py $(sort 25 $(RELEASES) $(if $(filter 28,$(RELEASES)),27))
 
 fixtures: otp
 	@$(PY) tools/build_fixtures.py >/dev/null
