@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,6 +268,21 @@ def outcome(target: Any, live: Pid, say: Say, answers: int) -> list[Any]:
         return said
 
 
+class OurNode:
+    """Our node as a raw peer knows a BEAM."""
+
+    def __init__(self, node: Node, beam: Beam) -> None:
+        self._node = node
+        self.name = node.name.name
+        self.epmd_port = beam.epmd_port
+        self.cookie = beam.cookie
+
+    def eval_sync(self, _source: str, N: Atom) -> bool:
+        """The only thing that is asked, from another thread: return when ``N`` is connected."""
+        trio.from_thread.run(until, lambda: self._node.is_connected(N))
+        return True
+
+
 def hear(peer: RawPeer, scene: Scene, said: list[Any], marker: Any = None) -> None:
     control, payload = peer.signal()
     if isinstance(payload, tuple) and payload[0] == marker:
@@ -282,7 +296,7 @@ def hear(peer: RawPeer, scene: Scene, said: list[Any], marker: Any = None) -> No
 async def test_a_beam_and_we_do_the_same(node: Node, beam: Beam, otp: Otp, say: Say, answers: int, since: int) -> None:
     theirs = await beam.eval("plain_processes:spawn_waiting()")
     ours = node.spawn(wait_for_ever)
-    we = SimpleNamespace(name=node.name.name, epmd_port=beam.epmd_port, cookie=beam.cookie)
+    we = OurNode(node, beam)
     what_we_do = await trio.to_thread.run_sync(outcome, we, ours, say, answers)
     if otp.release >= since:
         assert what_we_do == await trio.to_thread.run_sync(outcome, beam, theirs, say, answers)
@@ -308,7 +322,7 @@ async def test_an_argument_list_that_is_none(node: Node, beam: Beam, arguments: 
 
     theirs = await beam.eval("plain_processes:spawn_waiting()")
     ours = node.spawn(wait_for_ever)
-    we = SimpleNamespace(name=node.name.name, epmd_port=beam.epmd_port, cookie=beam.cookie)
+    we = OurNode(node, beam)
     what_we_do = await trio.to_thread.run_sync(outcome, we, ours, say, 2)
     what_it_does = await trio.to_thread.run_sync(outcome, beam, theirs, say, 2)
     assert end_of(what_we_do) == end_of(what_it_does)
