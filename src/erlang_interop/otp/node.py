@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from ..runtime.addresses import AddressLike
     from ..runtime.epmd import EpmdAddress
-    from ..runtime.tls_options import FilePath, TlsOptions
     from ..runtime.peer import Sending
     from ..runtime.process import Destination, MonitorTarget
+    from ..runtime.tls_options import FilePath, TlsOptions
     from ..terms import Term
 
 _CALL: Final = Atom("call")
