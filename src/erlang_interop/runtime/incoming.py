@@ -41,6 +41,7 @@ _unlink_id_ack: Final = packer(Op.UNLINK_ID_ACK)
 _EXITS_WITHOUT_PAYLOAD: Final = frozenset({Op.EXIT, Op.EXIT_TT, Op.EXIT2, Op.EXIT2_TT})
 _EXITS_WITH_TOKEN: Final = frozenset({Op.EXIT_TT, Op.PAYLOAD_EXIT_TT, Op.EXIT2_TT, Op.PAYLOAD_EXIT2_TT})
 
+_OP_MONITOR_P_EXIT: Final = int(Op.MONITOR_P_EXIT)
 _OP_REG_SEND: Final = int(Op.REG_SEND)
 _OP_SEND_SENDER: Final = int(Op.SEND_SENDER)
 
@@ -225,26 +226,36 @@ class Incoming:
         self._router.watch(peer, process, ref, from_pid, shown, control)
 
     def _in_demonitor(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        _, _, to_proc, ref = control
+        to_proc, ref = control[2], control[3]
         by_pid = type(to_proc) is Pid
-        if by_pid:
-            self._check_node(to_proc, peer, control)
         pid = peer.watched.get(ref)
-        process = None if pid is None else self._router.processes.get(pid)
+        if pid is None:
+            if by_pid:
+                self._check_node(to_proc, peer, control)
+            return
         # A monitor is taken back in the way it was set: by pid, or by name.
-        if process is not None and process.watchers[ref][1] == (to_proc if by_pid else (to_proc, self._router.name)):
+        process = self._router.processes[pid]
+        shown = process.watchers[ref][1]
+        if by_pid:
+            same = pid.id == to_proc.id and pid.serial == to_proc.serial and pid.creation == to_proc.creation
+            as_set = same and type(shown) is Pid
+        else:
+            as_set = type(shown) is tuple and shown[0] == to_proc
+        if as_set:
             del peer.watched[ref]
             del process.watchers[ref]
 
     def _in_monitor_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        _, watched, watcher, ref, *_ = control
+        watched, watcher, ref = control[1], control[2], control[3]
+        owner = peer.monitors.get(ref)
+        if owner is not None and owner.id == watcher.id and owner.serial == watcher.serial:
+            del peer.monitors[ref]
+            self._router.fire_down(owner, ref, control[4] if control[0] == _OP_MONITOR_P_EXIT else payload)
+            return
+        # These come by the million, so it is only here that anybody looks whether it could be meant for us.
         me = self._router.name
         if watcher.node != me or (type(watched) is Pid and watched.node == me):
-            raise _refusal(peer, control, "is about a process of our own, or for another node", "DOP_MONITOR_P_EXIT")
-        owner = peer.monitors.get(ref)
-        if owner is not None and owner == watcher:
-            del peer.monitors[ref]
-            self._router.fire_down(owner, ref, control[4] if control[0] == Op.MONITOR_P_EXIT else payload)
+            raise _refusal(peer, control, "is about a process of ours, or for another node", "DOP_MONITOR_P_EXIT")
 
     def _in_group_leader(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.processes.get(control[2])

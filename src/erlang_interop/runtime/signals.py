@@ -287,7 +287,8 @@ class Router:
             return ref
         shown = item if type(item) is Pid else (item, self.name)
         if watched is None:
-            self.aliases.monitor_ended(process, ref)
+            if process.aliases:
+                self.aliases.monitor_ended(process, ref)
             process.deliver_down(ref, shown, NOPROC)
             return ref
         process.monitors[ref] = watched.pid
@@ -297,7 +298,8 @@ class Router:
     def demonitor(self, process: LocalProcess, ref: Reference) -> bool:
         """``demonitor/1`` by ``process``; True if the monitor was active."""
         target = process.monitors.pop(ref, _MISSING)
-        self.aliases.monitor_ended(process, ref)
+        if process.aliases:
+            self.aliases.monitor_ended(process, ref)
         if target is _MISSING:
             return False
         if process.monitor_options is not None:
@@ -324,7 +326,8 @@ class Router:
             return
         target = process.monitors.pop(ref, _MISSING)
         if target is not _MISSING:
-            self.aliases.monitor_ended(process, ref)
+            if process.aliases:
+                self.aliases.monitor_ended(process, ref)
             process.deliver_down(ref, target, reason)
 
     def watch(self, peer: Peer, process: LocalProcess, ref: Reference, watcher: Pid, shown: Term, control: Any) -> None:
@@ -430,7 +433,8 @@ class Router:
             if watcher.node == self.name:
                 holder = self.processes.get(watcher)
                 if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:
-                    self.aliases.monitor_ended(holder, ref)
+                    if holder.aliases:
+                        self.aliases.monitor_ended(holder, ref)
                     holder.deliver_down(ref, shown, reason)
                 continue
             peer = self.peers.get(watcher.node)
