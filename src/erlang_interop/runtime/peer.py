@@ -47,6 +47,10 @@ _DOWNGRADED: Final = {
     Op.PAYLOAD_EXIT2: Op.EXIT2,
     Op.PAYLOAD_MONITOR_P_EXIT: Op.MONITOR_P_EXIT,
 }
+#: What a node without both flags is not sent (``erts_dsig_send_monitor()``). A monitor on a process of such a node, a
+#: simple C node, watches the connection alone.
+_MONITORS: Final = DFlag.DIST_MONITOR | DFlag.DIST_MONITOR_NAME
+_MONITORING: Final = frozenset({Op.MONITOR_P, Op.DEMONITOR_P, Op.MONITOR_P_EXIT, Op.PAYLOAD_MONITOR_P_EXIT})
 #: Where the trace token stands, and what is sent without one.
 _UNTRACED: Final = {
     Op.SEND_SENDER_TT: (3, Op.SEND_SENDER),
@@ -173,6 +177,8 @@ class Peer:
                 self._queue.append((control, payload))
             return
         if self._old_forms:
+            if control[0] in _MONITORING and self.agreed & _MONITORS != _MONITORS:
+                return
             control, payload = self._in_old_form(control, payload)
         wire.send(control, payload)
         if wire.pending >= FLUSH_AT:
@@ -274,7 +280,7 @@ class Peer:
         """The handshake is through: what waited becomes frames, in order."""
         self.stream, self.wire, self.ticker = stream, wire, ticker
         self.state = PeerState.UP
-        newer = DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER | DFlag.BIG_SEQTRACE_LABELS
+        newer = DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER | DFlag.BIG_SEQTRACE_LABELS | _MONITORS
         self._old_forms = self.agreed & newer != newer
         self.altact = bool(self.agreed & DFlag.ALTACT_SIG)
         self.can_spawn = bool(self.agreed & DFlag.SPAWN)

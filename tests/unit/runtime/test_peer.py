@@ -201,3 +201,23 @@ async def test_older_peers_get_the_older_forms() -> None:
     assert signals[1][0] == (3, FROM, TO, Atom("bang"))
     peer.down()
     far.close()
+
+
+async def test_a_peer_that_knows_no_monitors_is_sent_none() -> None:
+    old = OFFERED & ~DFlag.DIST_MONITOR_NAME
+    peer = Peer(THERE, [])
+    far = connect(peer, old)
+    ref = Reference(ME, 3, bytes(12))
+    peer.emit((int(Op.MONITOR_P), FROM, TO, ref))
+    peer.emit((int(Op.DEMONITOR_P), FROM, TO, ref))
+    peer.emit((int(Op.PAYLOAD_MONITOR_P_EXIT), FROM, TO, ref), Atom("bang"))
+    send(peer, "hello")
+    peer.flush()
+    receiver = DistChannel(old, peer=ME.name)
+    far.settimeout(5)
+    signals: list[tuple[object, object]] = []
+    while not signals:
+        signals += receiver.receive_data(far.recv(65536))
+    assert [payload for _, payload in signals] == [b"hello"]
+    peer.down()
+    far.close()
