@@ -19,7 +19,15 @@ import pytest
 from erlang_interop.flags import OFFERED, DFlag
 from erlang_interop.terms import Atom, Pid, Reference
 from erlang_interop.wire.channel import DistChannel
-from erlang_interop.wire.control import BY_OP, Op
+from erlang_interop.wire.control import (
+    ALTACT_ALIAS,
+    ALTACT_EXIT,
+    ALTACT_NAME,
+    ALTACT_PRIO,
+    ALTACT_TOKEN,
+    BY_OP,
+    Op,
+)
 from erlang_interop.wire.epmd import PortPlease2Reply, PortPlease2Request, ReplyReader, encode_request
 from erlang_interop.wire.handshake import Established, Initiator
 
@@ -95,9 +103,9 @@ class RawNode:
 
 
 #: Flags that decide which form a signal takes.
-MODERN: Final = OFFERED | DFlag.SPAWN
+MODERN: Final = OFFERED & ~DFlag.ALTACT_SIG
 OLD: Final = OFFERED & ~(DFlag.EXIT_PAYLOAD | DFlag.SEND_SENDER | DFlag.ALIAS)
-ALTACT: Final = OFFERED | DFlag.ALTACT_SIG
+ALTACT: Final = OFFERED
 #: Begins a process whose signals carry a trace token.
 TRACED: Final = "spawn(fun() -> seq_trace:set_token(label, 17), seq_trace:set_token(send, true), "
 
@@ -273,7 +281,23 @@ def test_aliases_since_otp_28(beam: Beam) -> None:
             assert node.expect(Op.ALIAS_SEND)[1] == Atom("hello")
         else:
             control, payload = node.expect(Op.ALTACT_SIG_SEND)
-            assert control[1] & 4, "flag 4 is ALIAS"
+            assert control[1] == ALTACT_ALIAS
             assert (control[3], payload) == (node.ref, Atom("hello"))
+            priority = ALTACT_PRIO
+            for source, flags, to in (
+                ("erlang:send(Ref, hello, [priority])", priority | ALTACT_ALIAS, node.ref),
+                ("erlang:send(Pid, hello, [priority])", priority, node.pid),
+                ("erlang:send({a_name, Node}, hello, [priority])", priority | ALTACT_NAME, Atom("a_name")),
+                ("exit(Ref, hello)", ALTACT_EXIT | ALTACT_ALIAS, node.ref),
+                ("exit(Ref, hello, [priority])", priority | ALTACT_EXIT | ALTACT_ALIAS, node.ref),
+                ("exit(Pid, hello, [priority])", priority | ALTACT_EXIT, node.pid),
+            ):
+                node.run(source)
+                control, payload = node.expect(Op.ALTACT_SIG_SEND)
+                assert (control[1], control[3], payload) == (flags, to, Atom("hello")), source
+            node.run(TRACED + "erlang:send(Ref, hello, [priority]) end)")
+            control, _ = node.expect(Op.ALTACT_SIG_SEND)
+            assert control[1] == priority | ALTACT_ALIAS | ALTACT_TOKEN
+            assert control[4][1] == 17
     finally:
         node.close()
