@@ -75,6 +75,12 @@ class Collector:
         await process.receive(lambda message: message == marker, timeout=PATIENCE)
 
 
+async def is_among_nodes(beam: Beam, name: Atom | str, kind: str = "connected") -> bool:
+    """Whether ``beam`` has ``name`` among its ``nodes(kind)``, now or soon: this side is up before that one is."""
+    source = f"polling:until(fun() -> lists:member(N, nodes({kind})) end, 5000)"
+    return await beam.eval(source, N=name if isinstance(name, Atom) else Atom(name)) is True
+
+
 @asynccontextmanager
 async def collecting(beam: Beam) -> AsyncIterator[Collector]:
     """A collector that ends with the block."""

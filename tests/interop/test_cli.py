@@ -12,6 +12,7 @@ import pytest
 
 from erlang_interop import Atom, Pid
 from tests.command import Command
+from tests.interop.collectors import is_among_nodes
 from tests.support import free_port
 from zenmon_node.cli import ExitStatus
 
@@ -197,7 +198,7 @@ async def test_run(command: Command, fresh_beam: BeamFactory, name: str, argumen
     async with command.started("run", "--name", service, "--connect", beam.name, *arguments) as running:
         assert "type=visible" in await running.err.until("node up")
         assert f"type={kind}" in await running.err.until("running")
-        assert await beam.eval(f"lists:member('{service}', nodes({kind})).") is True
+        assert await is_among_nodes(beam, service, kind)
         assert await beam.eval(f"gen_server:call({{'Elixir.ZenMonitor.Proxy', '{service}'}}, ping).") == Atom("pong")
         await beam.eval("collector:start(leaving).")
         await beam.eval(f"collector:run(leaving, erlang, monitor_node, ['{service}', true]).")
@@ -217,5 +218,5 @@ async def test_run_when_the_peer_is_killed_and_comes_back(command: Command, fres
         beam.close()
         again = fresh_beam(beam.name)
         assert f"node={beam.name}" in await running.err.until("node up")
-        assert await again.eval(f"lists:member('{service}', nodes(hidden)).") is True
+        assert await is_among_nodes(again, service, "hidden")
         assert (await running.signal(signal.SIGINT)).status == ExitStatus.DONE

