@@ -77,6 +77,7 @@ from .terms import (
     charlist,
     text,
 )
+from .wire.channel import Limits
 
 __all__ = [
     "NO_REPLY",
@@ -116,6 +117,7 @@ __all__ = [
     "HostNotFound",
     "ImproperList",
     "InlineServer",
+    "Limits",
     "LocalProcess",
     "LocalProtocolError",
     "LocalTerm",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..runtime.process import Destination, MonitorTarget
     from ..runtime.tls_options import FilePath, TlsOptions
     from ..terms import Term
+    from ..wire.channel import Limits
 
 _CALL: Final = Atom("call")
 _REX: Final = Atom("rex")
@@ -136,6 +137,7 @@ async def open_node(
     max_handshakes: int = MAX_HANDSHAKES,
     name_from: str | None = None,
     tls: TlsOptions | FilePath | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Node]:
     """A node that listens, is registered with EPMD and can connect, for as long as the block runs.
 
@@ -168,6 +170,8 @@ async def open_node(
             not listen, and is registered nowhere; it dials others as any node does.
         tls: Speak TLS (``-proto_dist inet_tls``), and nothing else: options, or the path of a file as
             ``erl -ssl_dist_optfile`` takes it.
+        limits: What each peer may make this node hold: bytes of a message, messages under way in fragments, depth of
+            terms. Who goes beyond loses its connection.
 
     Raises:
         BadName: ``name`` is no node name, or ``undefined`` without ``name_from``; or a cookie is none.
@@ -204,6 +208,7 @@ async def open_node(
         max_handshakes=max_handshakes,
         name_from=name_from,
         transport=None if tls is None else TlsTransport(as_options(tls)),
+        limits=limits,
     )
     async with run_node(node):
         yield node

@@ -30,6 +30,7 @@ from .ticking import NetTicker
 
 if TYPE_CHECKING:
     from ..terms import Term
+    from ..wire.channel import Limits
     from ..wire.handshake import Established
     from .access import AllowList, Cookies
     from .addresses import Addresses, AddressLike
@@ -89,6 +90,7 @@ class Distribution:
         allowed: The nodes that may connect to it, or be dialled.
         connect_timeout: Seconds for a dial or an accepted handshake, look-up included.
         max_handshakes: Accepted connections that may be in their handshake at once.
+        limits: What each peer may make this node hold.
         dirty: Peers with something to send, which the node flushes at the end of each pass.
     """
 
@@ -105,6 +107,7 @@ class Distribution:
         allowed: AllowList,
         connect_timeout: float,
         max_handshakes: int,
+        limits: Limits | None,
         dirty: list[Peer],
     ) -> None:
         self.name = Atom(name)
@@ -117,6 +120,7 @@ class Distribution:
         #: Whether another node gave this one its name.
         self.was_named = False
         self.dirty = dirty
+        self._limits = limits
         #: Why the latest attempt to connect a node failed, oldest first.
         self.failures: dict[Atom, ConnectError] = {}
         self._addresses = addresses
@@ -243,7 +247,7 @@ class Distribution:
         peer.hidden = not event.flags & DFlag.PUBLISHED
         peer.address = stream.address
         peer.since = trio.current_time()
-        wire = DistChannel(event.agreed, peer=peer.name.name)
+        wire = DistChannel(event.agreed, peer=peer.name.name, limits=self._limits)
         peer.up(stream, wire, self.ticking.new_ticker(hidden=not event.agreed & DFlag.PUBLISHED))
         log.info("%s is connected (%s, %s)", peer.name.name, peer.type, peer.address)
         # What waited goes first: who sends at once on the nodeup may not overtake what it sent before.

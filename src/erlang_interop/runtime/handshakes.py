@@ -31,7 +31,7 @@ from ..errors import (
 from ..flags import DFlag
 from ..terms import Atom
 from ..wire.handshake import Acceptor, Established, Initiator, NameGiven, NameReceived, State, StatusReceived, Verdict
-from .attempts import Attempt
+from .attempts import Accepting, Attempt
 from .connections import ConnectionState
 from .dynamic_names import DynamicNames
 from .peer import Peer, PeerState
@@ -86,8 +86,6 @@ class Handshakes:
         connect_timeout: float,
         max_handshakes: int = MAX_HANDSHAKES,
     ) -> None:
-        if max_handshakes < 1:
-            raise ValueError(f"max_handshakes={max_handshakes}: at least one handshake must be possible at a time")
         self._dist = distribution
         self._cookies = cookies
         self._flags = flags
@@ -95,12 +93,10 @@ class Handshakes:
         self._transport = transport
         self._allowed = allowed
         self._connect_timeout = connect_timeout
-        self._max_handshakes = max_handshakes
         self._names = DynamicNames()
         #: Peers that have their name from this node.
         self._named: set[Peer] = set()
-        #: Accepted handshakes, oldest first.
-        self._accepting: dict[Attempt, None] = {}
+        self._accepting = Accepting(max_handshakes)
         #: Whose news count for a pending row, by its conn_id.
         self._owners: dict[int, Attempt] = {}
         #: Attempts that take over when the connection that they are to replace is lost, by their peer.
@@ -323,7 +319,7 @@ class Handshakes:
             stream.close()
             return
         attempt = Attempt(stream.address)
-        if not self._make_room(attempt):
+        if not self._accepting.admit(attempt):
             stream.close()
             return
         acceptor = Acceptor(
@@ -351,7 +347,7 @@ class Handshakes:
             if last_word:
                 stream.try_send(last_word)
         finally:
-            self._accepting.pop(attempt, None)
+            self._accepting.leave(attempt)
             self._owners.pop(attempt.conn_id, None)
             if not attempt.up:
                 stream.close()
@@ -361,25 +357,6 @@ class Handshakes:
             log.warning("handshake with %s failed: %s", attempt.address, failure)
         if not attempt.up and attempt.peer is not None:
             await self._accept_failed(attempt, attempt.peer, failure)
-
-    def _make_room(self, newcomer: Attempt) -> bool:
-        """Whether there is a place for one more handshake: the oldest of those that have proved nothing gives way."""
-        if len(self._accepting) >= self._max_handshakes:
-            unproved = [attempt for attempt in self._accepting if not attempt.proved]
-            oldest = next((attempt for attempt in unproved if attempt.silent), unproved[0] if unproved else None)
-            ended = oldest or newcomer
-            log.warning(
-                "closing a connection from %s: %d handshakes are under way already, and it has proved nothing yet",
-                ended.address,
-                len(self._accepting),
-            )
-            if oldest is None:
-                return False
-            oldest.evicted = True
-            oldest.scope.cancel()
-            del self._accepting[oldest]
-        self._accepting[newcomer] = None
-        return True
 
     async def _accept_failed(self, attempt: Attempt, peer: Peer, failure: Exception | None) -> None:
         """An accepted handshake for a row did not become a connection: superseded if there is no ``failure``."""

@@ -26,6 +26,7 @@ from erlang_interop.runtime import distribution as distribution_module
 from erlang_interop.runtime.epmd import look_up, register
 from erlang_interop.runtime.transport import Stream, listen, open_stream
 from erlang_interop.terms import Atom
+from erlang_interop.wire.channel import Limits
 from erlang_interop.wire.handshake import Established, Initiator, StatusReceived, Verdict
 from tests.support import free_port
 
@@ -254,3 +255,17 @@ async def test_the_loss_of_a_node_with_many_monitors_is_handed_out_in_slices(
         with trio.fail_after(5):
             while b.statistics()["watchers"]:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_who_goes_beyond_the_limits_loses_its_connection(
+    epmd: EpmdAddress, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two_nodes(epmd, limits=Limits(max_message=100_000)) as (a, b), b.monitor_nodes() as events:
+        async with a.open_process() as me, b.open_process("there") as there:
+            me.send(("there", B), bytes(90_000))
+            assert await there.receive(timeout=10) == bytes(90_000)
+            me.send(("there", B), bytes(110_000))
+            assert await events_of(b, 2, events) == [NodeUp(A, "hidden"), NodeDown(A, "hidden", Atom("killed"))]
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "a@127.0.0.1" in line
+    assert "100000" in line
