@@ -76,9 +76,33 @@ class Collector:
 
 
 async def is_among_nodes(beam: Beam, name: Atom | str, kind: str = "connected") -> bool:
-    """Whether ``beam`` has ``name`` among its ``nodes(kind)``, now or soon: this side is up before that one is."""
-    source = f"polling:until(fun() -> lists:member(N, nodes({kind})) end, 5000)"
-    return await beam.eval(source, N=name if isinstance(name, Atom) else Atom(name)) is True
+    """Whether ``beam`` has ``name`` among its ``nodes(kind)``, now or soon: this side is up before that one is.
+
+    Its emulator is up before its ``net_kernel`` knows that, and the process of the connection has still something to do
+    then. Here all of them are done (that process answers ``node_info``): the connection can be asked about, and ended.
+    """
+    source = f"""
+        lists:member(N, nodes({kind})) andalso [up] =:= [element(4, Row) || Row <- ets:lookup(sys_dist, N)] andalso
+            element(1, net_kernel:node_info(N)) =:= ok
+    """
+
+    async def there() -> bool:
+        return await beam.eval(source, N=name if isinstance(name, Atom) else Atom(name)) is True
+
+    with trio.move_on_after(PATIENCE):
+        await until(there, math.inf)
+        return True
+    return False
+
+
+async def has_lost(beam: Beam, name: Atom | str) -> None:
+    """Return when ``beam`` has no connection to ``name`` any more: this side knows sooner that there is none."""
+
+    async def gone() -> bool:
+        source = "lists:member(N, nodes(connected)) orelse ets:member(sys_dist, N)"
+        return await beam.eval(source, N=name if isinstance(name, Atom) else Atom(name)) is False
+
+    await until(gone)
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from erlang_interop import (
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.transport import Stream, listen
 from erlang_interop.testing.beam import Beam, Epmd
-from tests.interop.collectors import until
+from tests.interop.collectors import has_lost, is_among_nodes, until
 from tests.support import free_port
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ async def test_nodes_that_share_a_port(otp: Otp, by: str, monkeypatch: pytest.Mo
         assert await two.eval("net_adm:ping('py@127.0.0.9')") == PONG
         assert await two.eval("net_adm:ping('one@127.0.0.2')") == PONG
         assert {name.name for name in node.nodes("connected")} == {one.name, two.name}
-        assert await one.eval("nodes(hidden)") == [node.name]
+        assert await is_among_nodes(one, node.name, "hidden")
         await node.disconnect(one.name)
+        await has_lost(one, node.name)
         assert await one.eval("net_adm:ping('py@127.0.0.9')") == PONG
         with pytest.raises(NodeUnreachable, match=f"Connection refused; port {port} is the one that all nodes share"):
             await node.connect("nobody@127.0.0.4")
@@ -126,6 +127,7 @@ async def test_a_node_is_dialled_at_an_address(otp: Otp) -> None:
         await one.eval("Pid ! {self(), hello}", Pid=process.pid)
         assert (await process.receive(timeout=20))[1] == Atom("hello")
         # It is known by now: what is sent to the node dials it again.
+        assert await is_among_nodes(one, node.name)
         await node.disconnect(one.name)
         assert await node.rpc(one.name, "erlang", "node", []) == Atom(one.name)
 
@@ -196,6 +198,7 @@ async def test_ipv6(otp: Otp) -> None:
     ):
         assert {entry.name for entry in await client.names(epmd)} == {"py", "one"}
         assert await one.eval("net_adm:ping('py@::1')") == PONG
+        assert await is_among_nodes(one, node.name)
         await node.disconnect(one.name)
         await node.connect(one.name)
 
@@ -220,7 +223,9 @@ async def test_pyrlang_17_the_peer_is_on_the_lan(otp: Otp) -> None:
             await node.connect("one@127.0.0.2")
             await node.connect("one@127.0.0.3")
             assert {row.address.partition(":")[0] for row in node.connections} == {"127.0.0.2", "127.0.0.3"}
-            await node.disconnect("one@127.0.0.2")
+            assert await is_among_nodes(one, node.name)
+            await node.disconnect(one.name)
+            await has_lost(one, node.name)
             assert await one.eval("net_adm:ping('py@127.0.0.9')") == PONG
             assert await one.eval("net_adm:ping('one@127.0.0.3')") == PONG
             assert await one.eval("net_adm:ping('py@127.0.0.3')") == PANG
@@ -240,6 +245,8 @@ async def test_pyrlang_20_the_first_connect_after_a_reboot(otp: Otp) -> None:
                 pytest.fail("there is none")
         async with open_node("py@127.0.0.9", cookie=COOKIE, epmd=here, embedded_epmd=True) as node:
             await node.connect(one.name)
+            assert await is_among_nodes(one, node.name)
+        await has_lost(one, node.name)
         async with open_node("py@127.0.0.9", cookie=COOKIE, epmd=here, embedded_epmd=True):
             assert await one.eval("net_adm:ping('py@127.0.0.9')") == PONG
 

@@ -12,7 +12,7 @@ import trio
 from erlang_interop import Atom, ConnectError, ConnectRefused, NodeDown, NodeUp, NoSuchNode, NotAllowed, Pid
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.epmd import EpmdAddress
-from tests.interop.collectors import PATIENCE, collecting, is_among_nodes, leftovers
+from tests.interop.collectors import PATIENCE, collecting, has_lost, is_among_nodes, leftovers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -213,6 +213,7 @@ async def test_a_beam_gives_us_a_name(opened: NodeOpener, beam: Beam, epmd: Epmd
             there.pid,
             Atom("noconnection"),
         )
+        await has_lost(beam, node.name)
         # nobody can call it, and it calls as the node that it is
         assert await beam.eval("net_kernel:connect_node(N)", N=node.name) is False
         await node.connect(beam.name)

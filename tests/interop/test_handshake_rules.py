@@ -25,7 +25,7 @@ from tests.handshaking import (
     old_name_message,
     without,
 )
-from tests.interop.collectors import PATIENCE, collecting, until
+from tests.interop.collectors import PATIENCE, collecting, has_lost, is_among_nodes, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -264,6 +264,7 @@ async def test_who_is_not_in_the_list_is_neither_let_in_nor_called(
         node.allow([beam.name])
         assert await beam.eval("net_kernel:connect_node(N)", N=node.name) is True
         await node.disconnect(beam.name)
+        await has_lost(beam, node.name)
         await beam.eval("ok = net_kernel:allow(['friend@127.0.0.1'])")
         assert await beam.eval("net_kernel:connect_node(N)", N=node.name) is False
         with pytest.raises(ConnectRefused, match="does not let us in") as caught:
@@ -285,10 +286,12 @@ async def test_each_peer_has_its_own_cookie(
     async with opened(cookies={special.name: "one of its own"}) as node:
         await node.connect(common.name)
         await node.connect(special.name)
+        assert await is_among_nodes(special, node.name)
         await node.disconnect(special.name)
-        await special.eval("polling:until(fun() -> nodes(connected) =:= [] end, 5000)")
+        await has_lost(special, node.name)
         assert await special.eval("net_kernel:connect_node(N)", N=node.name) is True
         await node.disconnect(special.name)
+        await has_lost(special, node.name)
         # changed on one side, then on the other
         await special.eval("erlang:set_cookie(N, 'the third one')", N=node.name)
         with pytest.raises(ConnectRefused, match="cookie") as caught:
@@ -297,8 +300,9 @@ async def test_each_peer_has_its_own_cookie(
         assert await special.eval("net_kernel:connect_node(N)", N=node.name) is False
         node.set_cookie(special.name, "the third one")
         await node.connect(special.name)
+        assert await is_among_nodes(special, node.name)
         await node.disconnect(special.name)
-        await special.eval("polling:until(fun() -> nodes(connected) =:= [] end, 5000)")
+        await has_lost(special, node.name)
         assert await special.eval("net_kernel:connect_node(N)", N=node.name) is True
         assert node.is_connected(common.name)
         shown = caplog.text + repr(node) + repr(vars(node)) + str(caught.value) + repr(caught.value)

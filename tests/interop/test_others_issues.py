@@ -35,6 +35,8 @@ from tests.interop.collectors import (
     collecting,
     disconnected_by,
     end_when_told,
+    has_lost,
+    is_among_nodes,
     leftovers,
     until,
     wait_for_ever,
@@ -81,8 +83,9 @@ async def test_ergo_examples_4_each_otp_connects_from_either_side(either_node: N
     """Also Pyrlang#11, #49, #67 and #84: releases that could not be connected to any more."""
     node = either_node
     await node.connect(beam.name)
+    assert await is_among_nodes(beam, node.name)
     assert await node.disconnect(beam.name)
-    await beam.eval("polling:until(fun() -> not lists:member(N, nodes(connected)) end, 5000)", N=node.name)
+    await has_lost(beam, node.name)
     assert await beam.eval("net_adm:ping(N)", N=node.name) == PONG
     assert await node.ping(beam.name)
 
@@ -170,7 +173,7 @@ async def test_pyrlang_20_the_first_attempt_succeeds(opened: NodeOpener, fresh_b
     beam = fresh_beam()
     async with opened() as node:
         await node.connect(beam.name)
-        assert await beam.eval("nodes(connected)") == [node.name]
+        assert await is_among_nodes(beam, node.name)
 
 
 @pytest.mark.rule("Connections: several nodes of one Python process")
@@ -239,7 +242,7 @@ async def test_ergo_7_the_second_message_arrives_as_well(node: Node, beam: Beam)
 @pytest.mark.rule("Connections: a node that is dialled is connected on both sides")
 async def test_goerlang_8_a_connection_can_be_begun_here(either_node: Node, beam: Beam) -> None:
     await either_node.connect(beam.name)
-    assert await beam.eval("lists:member(N, nodes(connected))", N=either_node.name) is True
+    assert await is_among_nodes(beam, either_node.name)
 
 
 @pytest.mark.rule("Connections: a node listens where its name says, on loopback for a loopback name")
@@ -317,6 +320,8 @@ async def test_atomvm_1790_monitors_by_name_leave_nothing_behind(node: Node, bea
     pid = node.spawn(end_when_told, name="leaky")
     async with collecting(beam) as there, node.open_process() as me:
         await node.connect(beam.name)
+        # Until its connection is up, a BEAM keeps the monitors for it, but no demonitor.
+        assert await is_among_nodes(beam, node.name)
         source = """
             collector:run(C, lists, foreach, [fun(_) -> true = demonitor(monitor(process, {leaky, N})) end,
                                               lists:seq(1, 500)])

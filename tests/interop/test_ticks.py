@@ -65,14 +65,15 @@ def watch(node: Node) -> Watched:
 
 
 @asynccontextmanager
-async def downs_at(beam: Beam) -> AsyncIterator[dict[str, Any]]:
-    """Nodes that ``beam`` lost while the block ran, and why; to be read behind the block."""
+async def downs_at(beam: Beam, at_least: int = 0) -> AsyncIterator[dict[str, Any]]:
+    """Nodes that ``beam`` lost while the block ran, and why; to be read behind the block, which waits for as many."""
     downs: dict[str, Any] = {}
     async with collecting(beam) as there:
         options = await beam.eval("[nodedown_reason, {node_type, all}]")
         assert await there.run("net_kernel", "monitor_nodes", True, options) == Atom("ok")
         yield downs
-        for message in await there.take(await there.waiting()):
+        while len(downs) < at_least or await there.waiting():
+            (message,) = await there.take(1)
             if message[0] == NODEDOWN:
                 assert message[1].name not in downs
                 downs[message[1].name] = dict(message[2])[REASON]
@@ -264,8 +265,8 @@ async def change_the_time(opened: NodeOpener, beam: Beam, judge: Beam, old: int,
         opened(net_ticktime=float(old)) as first,
         opened(net_ticktime=float(old), visible="passive") as last,
         opened(net_ticktime=float(old), visible="passive") as stays,
-        downs_at(beam) as lost_by_beam,
-        downs_at(judge) as lost_by_judge,
+        downs_at(beam, 2) as lost_by_beam,
+        downs_at(judge, 1) as lost_by_judge,
     ):
         watched = {node: watch(node) for node in (first, last, stays)}
         await connect(beam, judge.name)
@@ -280,6 +281,8 @@ async def change_the_time(opened: NodeOpener, beam: Beam, judge: Beam, old: int,
         await until(lambda: first.get_net_ticktime() == last.get_net_ticktime() == new)
         await beam.eval(f"true = polling:until(fun() -> net_kernel:get_net_ticktime() =:= {new} end, 5000)")
         await trio.sleep(2.0)  # and longer again, behind the transition
+        # Who ticks every 2 s now may do so in the middle of these: then it is given up only before its next tick.
+        await until(lambda: bool(watched[stays].downs))
         lost = {node: seen.downs for node, seen in watched.items()}
     # The one with the shorter time gives the other up.
     of_the_changed, of_the_others = (CLOSED, TIMEOUT) if old < new else (TIMEOUT, CLOSED)

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from erlang_interop import Atom, Node
-from tests.interop.collectors import PATIENCE, Collector, collecting, disconnected_by, until
+from tests.interop.collectors import PATIENCE, Collector, collecting, disconnected_by, has_lost, is_among_nodes, until
 
 if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
@@ -101,9 +101,12 @@ async def test_a_visible_node_that_only_one_beam_can_see(opened: NodeOpener, pai
         await node.connect(one.name)
         assert await two.eval("net_kernel:connect_node(N)", N=node.name) is False
         await names_and_locks_work(pair, "seen_by_one")
+        assert await is_among_nodes(one, node.name, "visible")
         await node.disconnect(one.name)
+        await has_lost(one, node.name)
         await names_and_locks_work(pair, "seen_by_none")
         await node.connect(one.name)
+        assert await is_among_nodes(one, node.name, "visible")
         await names_and_locks_work(pair, "seen_by_one_again")
         assert await nodes(one) == {two.name, node.name.name}
         assert await nodes(two) == {one.name}

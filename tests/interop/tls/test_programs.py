@@ -13,6 +13,7 @@ import trio
 from tests.certificates import Authority, optfile
 from tests.command import Command
 from tests.conftest import PROJECT
+from tests.interop.collectors import is_among_nodes
 from tests.interop.test_readme import blocks
 from zenmon_node.cli import ExitStatus
 
@@ -67,7 +68,7 @@ async def test_run(command: Command, authority: Authority, beam: Beam) -> None:
     words = ("run", "--name", service, "--connect", beam.name, "--tls-optfile", str(path))
     async with command.started(*words) as running:
         await running.err.until("running")
-        assert await beam.eval(f"lists:member('{service}', nodes(hidden))") is True
+        assert await is_among_nodes(beam, service, "hidden")
         await beam.eval(f"erlang:disconnect_node('{service}')")
         await running.err.until("node down")
         await beam.eval(f"polling:until(fun() -> net_kernel:connect_node('{service}') end, 5000)")

@@ -20,7 +20,7 @@ from erlang_interop import (
     TlsServer,
 )
 from tests.certificates import Authority, options
-from tests.interop.collectors import PATIENCE, until
+from tests.interop.collectors import PATIENCE, has_lost, until
 from tests.interop.tls import dialled_by, messages_go_both_ways
 
 if TYPE_CHECKING:
@@ -242,13 +242,14 @@ async def test_verify_none(
         await node.connect(beam.name)
         await messages_go_both_ways(node, beam)
         await node.disconnect(beam.name)
-        await until(lambda: dialled_by(beam, node))
+        await has_lost(beam, node.name)
+        assert await dialled_by(beam, node)
         await messages_go_both_ways(node, beam)
 
 
 @pytest.mark.rule("TLS: silence in the handshake is bounded in time, and keeps nobody else out")
 async def test_silence(secure: SecureNodes, beam: Beam, caplog: pytest.LogCaptureFixture) -> None:
-    async with secure(connect_timeout=1.0) as node:
+    async with secure(connect_timeout=3.0) as node:
         assert await dialled_by(beam, node)
         port = await beam.eval("{port, P, _} = erl_epmd:port_please(N, {127,0,0,1}), P", N=[*node.short_name.encode()])
         assert isinstance(port, int)
@@ -257,13 +258,14 @@ async def test_silence(secure: SecureNodes, beam: Beam, caplog: pytest.LogCaptur
         for number, each in enumerate(silent):
             each.sendall(b"\x16\x03\x01\x02\x00"[: number % 6])
         await node.disconnect(beam.name)
-        await until(lambda: dialled_by(beam, node))
-        assert trio.current_time() - begun < 1.0
+        await has_lost(beam, node.name)
+        assert await dialled_by(beam, node)
+        assert trio.current_time() - begun < 3.0
         with trio.fail_after(PATIENCE):
             for each in silent:
                 with each:
                     await trio.to_thread.run_sync(each.recv, 100)
-        assert 0.9 < trio.current_time() - begun < 5
+        assert 2.9 < trio.current_time() - begun < 10
         assert len(complaints(caplog)) == len(silent)
-        assert all("did not finish the handshake within 1 s" in line for line in complaints(caplog))
+        assert all("did not finish the handshake within 3 s" in line for line in complaints(caplog))
         await messages_go_both_ways(node, beam)

@@ -13,7 +13,7 @@ from erlang_interop import Atom, NodeDown, NodeUp, Process
 from erlang_interop.runtime.peer import BUSY_LIMIT
 from erlang_interop.testing.beam import BeamDiedError
 from tests.certificates import optfile, options
-from tests.interop.collectors import PATIENCE, collecting, until
+from tests.interop.collectors import PATIENCE, collecting, disconnected_by, has_lost, is_among_nodes
 from tests.interop.tls import dialled_by, messages_go_both_ways, next_event
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def test_dialling_a_beam(authority: Authority, fresh: SecureBeams, secure:
     async with secure(tls) as node, node.monitor_nodes() as events:
         await node.connect(beam.name)
         assert await next_event(events) == NodeUp(Atom(beam.name), "visible")
-        assert await beam.eval("nodes(hidden)") == [node.name]
+        assert await is_among_nodes(beam, node.name, "hidden")
         await messages_go_both_ways(node, beam)
         assert await node.disconnect(beam.name)
         assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("disconnect"))
@@ -86,7 +86,8 @@ async def test_a_beam_with_options_on_its_command_line(
     await node.connect(beam.name)
     await messages_go_both_ways(node, beam)
     await node.disconnect(beam.name)
-    await until(lambda: dialled_by(beam, node))
+    await has_lost(beam, node.name)
+    assert await dialled_by(beam, node)
     await messages_go_both_ways(node, beam)
 
 
@@ -216,7 +217,7 @@ async def test_the_end_of_a_connection(
                 with pytest.raises(BeamDiedError):
                     await beam.eval("erlang:halt(0, [{flush, false}])")
             case _:
-                assert await beam.eval("erlang:disconnect_node(N)", N=node.name) is True
+                await disconnected_by(beam, node)
         messages = [await me.receive(timeout=PATIENCE) for _ in range(2)]
         assert (Atom("DOWN"), ref, Atom("process"), pid, NOCONNECTION) in messages
         assert (Atom("EXIT"), pid, NOCONNECTION) in messages
@@ -236,6 +237,7 @@ async def test_our_end_of_a_connection(
         )
         await node.connect(beam.name)
         assert [message[:2] for message in await there.take(1)] == [(Atom("nodeup"), node.name)]
+        assert await is_among_nodes(beam, node.name)  # a nodeup comes before the last options of the socket are set
         await node.disconnect(beam.name)
         ((_, name, info),) = await there.take(1)
         assert name == node.name
