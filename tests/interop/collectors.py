@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 #: Seconds after which a test stops waiting for what should have come at once.
 PATIENCE = 20.0
+
+#: Whether a BEAM's connection to ``N`` is up for its ``net_kernel``, and for the process that made it.
+IS_UP: Final = """(
+    [up] =:= [element(4, Row) || Row <- ets:lookup(sys_dist, N)] andalso element(1, net_kernel:node_info(N)) =:= ok
+)"""
 
 _numbers = itertools.count(1)
 
@@ -81,12 +86,9 @@ async def is_among_nodes(beam: Beam, name: Atom | str, kind: str = "connected") 
     Its emulator is up before its ``net_kernel`` knows that, and the process of the connection has still something to do
     then. Here all of them are done (that process answers ``node_info``): the connection can be asked about, and ended.
     """
-    source = f"""
-        lists:member(N, nodes({kind})) andalso [up] =:= [element(4, Row) || Row <- ets:lookup(sys_dist, N)] andalso
-            element(1, net_kernel:node_info(N)) =:= ok
-    """
 
     async def there() -> bool:
+        source = f"lists:member(N, nodes({kind})) andalso {IS_UP}"
         return await beam.eval(source, N=name if isinstance(name, Atom) else Atom(name)) is True
 
     with trio.move_on_after(PATIENCE):

@@ -30,6 +30,7 @@ from erlang_interop.wire.control import (
 )
 from erlang_interop.wire.epmd import PortPlease2Reply, PortPlease2Request, ReplyReader, encode_request
 from erlang_interop.wire.handshake import Established, Initiator
+from tests.interop.collectors import IS_UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +66,8 @@ class RawNode:
         self.flags = established.flags
         self._channel = DistChannel(established.agreed, peer=established.peer)
         self._signals += self._channel.receive_data(established.trailing_data)
+        # Before its connection is up, a BEAM does not know yet what was agreed, and takes the oldest form.
+        assert beam.eval_sync(f"polling:until(fun() -> {IS_UP} end, 20000)", N=self.name) is True
 
     def _port(self) -> int:
         request = PortPlease2Request(self.beam.name.partition("@")[0])

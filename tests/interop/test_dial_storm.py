@@ -13,7 +13,7 @@ import trio
 from erlang_interop import Atom, EpmdAddress, Node, NodeUp, Pid, Process
 from erlang_interop.runtime.epmd import look_up
 from tests.handshaking import dialling, listening
-from tests.interop.collectors import PATIENCE, Collector, collecting, until
+from tests.interop.collectors import PATIENCE, Collector, collecting, is_among_nodes, until
 from tests.unit.runtime.test_connections import NAMES_IN_ORDER
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ async def test_two_nodes_that_do_not_wait_for_the_end(opened: NodeOpener, beam: 
         me = here.node.name
         await here.node.connect(there.name)
         for _ in range(ROUNDS // 4):
+            # Its net_kernel takes a connection for a call under way for a moment, and would have ours wait for that.
+            assert await is_among_nodes(beam, me)
             await here.node.disconnect(there.name)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(beam.eval, f"net_kernel:connect_node('{me}')")
@@ -256,13 +258,22 @@ async def test_the_same_calls_get_the_same_answers_from_a_beam_and_from_us(
     """One scenario of calls by hand, to a BEAM and to a node of ours; both names are between those of the peers."""
     beam = fresh_beam("m_beam@127.0.0.1")
     async with opened("m_ours@127.0.0.1") as node:
-        assert await answers(beam.epmd_port, beam.name, peer, cookie) == await answers(
-            beam.epmd_port, node.name.name, peer, cookie
+
+        async def is_up_there() -> bool:
+            return await is_among_nodes(beam, peer)
+
+        def is_up_here() -> bool:
+            return [row.state for row in node.connections] == ["up"]
+
+        assert await answers(beam.epmd_port, beam.name, peer, cookie, is_up_there) == await answers(
+            beam.epmd_port, node.name.name, peer, cookie, is_up_here
         )
 
 
-async def answers(epmd_port: int, node: str, peer: str, cookie: str) -> list[object]:
-    """What ``node`` says when ``peer`` dials it, in every state of their connection."""
+async def answers(
+    epmd_port: int, node: str, peer: str, cookie: str, is_up: Callable[[], bool | Awaitable[bool]]
+) -> list[object]:
+    """What ``node`` says when ``peer`` dials it, in every state of their connection; ``is_up`` tells of one."""
     said: list[object] = []
     port = await look_up("127.0.0.1", epmd_port, node.partition("@")[0])
     async with dialling() as dial:
@@ -272,7 +283,7 @@ async def answers(epmd_port: int, node: str, peer: str, cookie: str) -> list[obj
         loser, winner = (first, second) if said[-1] == "ok_simultaneous" else (second, first)
         await loser.ended()
         said.append(await winner.finish(cookie))
-        # up
+        await until(is_up)
         third, fourth = await dial(port), await dial(port)
         said.append(await third.introduce(peer))
         said.append(await fourth.introduce(peer))
@@ -280,10 +291,12 @@ async def answers(epmd_port: int, node: str, peer: str, cookie: str) -> list[obj
         await third.send(b"sfalse")
         said.append(await third.receive())
         await third.close()
+        await until(is_up)  # and no call is under way any more
         fifth = await dial(port)
         said.append(await fifth.introduce(peer))
         await fifth.send(b"strue")
         said.append(await fifth.finish("a wrong one"))
+        await until(is_up)
         sixth = await dial(port)
         said.append(await sixth.introduce(peer))
         await sixth.send(b"strue")

@@ -243,7 +243,8 @@ async def test_the_next_node_has_the_name_with_the_next_creation(opened: NodeOpe
     for _ in range(3):
         async with opened(UNDEFINED, name_from=beam.name) as node:
             given.append((node.name, node.creation))
-        await beam.eval("polling:until(fun() -> nodes(connected) =:= [] end, 5000)")
+            assert await is_among_nodes(beam, node.name)
+        await has_lost(beam, node.name)
     (first, creation), *later = given
     assert later == [(first, creation + 1), (first, creation + 2)]
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from erlang_interop import Atom, EncodeError, Exit, Node, Pid, Process, Record
-from tests.interop.collectors import PATIENCE, collecting, leftovers, until
+from tests.interop.collectors import PATIENCE, collecting, is_among_nodes, leftovers, until
 from tests.interop.raw_peer import RawPeer, framed
 from tests.parsing import frames_of, interleaved
 
@@ -187,6 +187,7 @@ async def test_a_connection_of_a_beam_lost_in_the_middle(node: Node, beam: Beam)
     async with node.open_process() as me:
         for round_ in range(3):
             await node.connect(beam.name)
+            assert await is_among_nodes(beam, node.name)
             # Not awaited: the loop stands still and the node reads nothing, so the sender is suspended for certain.
             assert beam.eval_sync(cut, timeout=60, P=me.pid) == (True, True)
             await until(lambda: not node.is_connected(beam.name))

@@ -41,11 +41,13 @@ PEER = "raw_peer@127.0.0.1"
 
 
 @pytest.fixture
-async def dial(epmd: Epmd) -> AsyncIterator[Dial]:
-    """``await dial(node)`` for a node that EPMD knows."""
+async def dial(epmd: Epmd, beam: Beam) -> AsyncIterator[Dial]:
+    """``await dial(node)`` for a node that EPMD knows. The BEAM has no connection to ``PEER`` of an earlier test."""
     async with dialling() as dial_port:
 
         async def dial(node: str) -> Raw:
+            if node == beam.name:
+                await has_lost(beam, PEER)
             return await dial_port(await look_up("127.0.0.1", epmd.port, node.partition("@")[0]))
 
         yield dial
@@ -56,9 +58,11 @@ async def answer_to(raw: Raw, *messages: bytes) -> list[bytes]:
     for message in messages:
         await raw.send(message)
     said: list[bytes] = []
-    with trio.move_on_after(0.3):
+    with trio.move_on_after(PATIENCE) as waiting:
         while (answer := await raw.receive()) is not None:
             said.append(answer[:1] if answer[:1] == b"N" else answer)
+            if answer[:1] == b"N":  # it is for us to say something: nothing should come any more
+                waiting.deadline = trio.current_time() + 0.3
         said.append(b"<end>")
     return said
 
@@ -102,6 +106,7 @@ async def test_bytes_behind_the_name_in_a_challenge(opened: NodeOpener, beam: Be
             await accept(await there.accept_name())
         assert node.is_connected(PEER)
         await node.disconnect(PEER)
+        await has_lost(beam, PEER)  # that of an earlier test
         async with trio.open_nursery() as nursery:
             nursery.start_soon(beam.eval, f"true = net_kernel:connect_node('{PEER}')")
             await accept(await there.accept_name())
@@ -190,6 +195,7 @@ async def test_a_node_that_is_called_and_lacks_a_flag(node: Node, beam: Beam, ep
             refusals.append(caught.value)
 
         async def connect_beam() -> None:
+            await has_lost(beam, PEER)
             assert await beam.eval(f"net_kernel:connect_node('{PEER}')") is False
 
         callers = [connect] if flag in MANDATORY_26 and beam.release == 25 else [connect, connect_beam]

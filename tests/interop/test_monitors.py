@@ -13,6 +13,7 @@ from tests.interop.collectors import (
     collecting,
     disconnected_by,
     end_when_told,
+    is_among_nodes,
     leftovers,
     until,
     wait_for_ever,
@@ -240,7 +241,8 @@ async def test_a_beam_that_watches_nobody_here(either_node: Node, beam: Beam) ->
 @pytest.mark.rule("Control messages: DEMONITOR_P ends exactly its monitor")
 async def test_a_beam_demonitors(node: Node, beam: Beam) -> None:
     pid = node.spawn(end_when_told, name="let_go_py")
-    await node.connect(beam.name)  # on its way up, a BEAM loses the demonitor of a monitor by name
+    await node.connect(beam.name)
+    assert await is_among_nodes(beam, node.name)  # on its way up, a BEAM loses the demonitor of a monitor by name
     async with collecting(beam) as there, node.open_process() as me:
         kept = await there.monitor(pid)
         for target in (pid, (Atom("let_go_py"), node.name)):

@@ -320,8 +320,7 @@ async def test_atomvm_1790_monitors_by_name_leave_nothing_behind(node: Node, bea
     pid = node.spawn(end_when_told, name="leaky")
     async with collecting(beam) as there, node.open_process() as me:
         await node.connect(beam.name)
-        # Until its connection is up, a BEAM keeps the monitors for it, but no demonitor.
-        assert await is_among_nodes(beam, node.name)
+        assert await is_among_nodes(beam, node.name)  # on its way up, a BEAM loses the demonitor of a monitor by name
         source = """
             collector:run(C, lists, foreach, [fun(_) -> true = demonitor(monitor(process, {leaky, N})) end,
                                               lists:seq(1, 500)])

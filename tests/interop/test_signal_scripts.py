@@ -18,7 +18,7 @@ from erlang_interop import Atom, EpmdAddress, Pid, Reference
 from erlang_interop.otp.node import Node, run_node
 from erlang_interop.testing.cluster import settled
 from tests.interop.bridge import BEAM, US, GatedTransport
-from tests.interop.collectors import PATIENCE
+from tests.interop.collectors import PATIENCE, is_among_nodes
 from tests.signals.model import CROSSINGS, Key, Signal, other
 from tests.signals.play import ONCE_WRONG, SHORTEST, Command, Player, parse, scripts
 from tests.signals.sides import OurSide, Registry, Side, Tap
@@ -182,6 +182,7 @@ async def play(script: list[Command], beam: Beam, cookie: str, epmd: Epmd, numbe
             idle = node.statistics()
             driver = await beam.eval("signal_driver:start()")
             await node.connect(beam.name)
+            assert await is_among_nodes(beam, node.name)
             crossed = await Player(GatedWorld(node, gate, beam)).play(script)
             assert {**node.statistics(), "peers": 0} == {**idle, "peers": 0}
             # Without a connection there is no table of it.

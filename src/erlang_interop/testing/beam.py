@@ -475,8 +475,11 @@ class Beam:
         self._process.wait()
 
     def suspend(self) -> None:
-        """Stop it with SIGSTOP: its sockets stay open and nobody serves them."""
+        """Stop it with SIGSTOP: its sockets stay open and nobody serves them. All its threads have stopped then."""
         self._process.send_signal(signal.SIGSTOP)
+        if self._process.returncode is None:  # else it has ended, and no signal was sent
+            # On a busy machine the others run on until the thread that takes the signal gets its turn.
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on after :meth:`suspend`."""
