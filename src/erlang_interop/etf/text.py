@@ -6,6 +6,7 @@ references as :func:`format_term` writes them (``_source.py``). Manual: *Erlang 
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import islice
 from typing import Final
@@ -33,6 +34,7 @@ _SPECIAL: Final[dict[object, str]] = {True: "true", False: "false", None: "nil"}
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\b": "\\b", "\f": "\\f", "\x1b": "\\e"}
 #: Integers longer than this many bits are written in base 16: Python refuses to print longer ones in base 10.
 _DECIMAL_BITS: Final = 4096
+_INEXACT: Final = float(1 << 53)
 #: Of characters: more than any text has.
 _NO_LIMIT: Final = 1 << 60
 
@@ -46,13 +48,14 @@ class _Raw(str):
 _COMMA: Final = _Raw(",")
 
 
-def format_term(term: Term, limit: int = _NO_LIMIT) -> str:
+def format_term(term: Term, limit: int = _NO_LIMIT, *, strings: bool = True) -> str:
     """Return ``term`` as Erlang source text, as ``io:format("~tp")`` would on one line, of any depth.
 
     Args:
         term: What is to be shown.
         limit: Characters at most: a longer text ends in ``...``, and the rest of the term is not even looked at. For
             what a peer sent, which may be of any size.
+        strings: False writes lists and binaries of characters as the numbers they are, as ``~w`` does.
 
     A list of printable characters is written as a string, a binary of printable UTF-8 as one, as the shell does. What
     has no source form is written as the shell does, but with the node's name: ``<py@host.12.0>``,
@@ -63,9 +66,9 @@ def format_term(term: Term, limit: int = _NO_LIMIT) -> str:
     todo: list[Term] = [term]
     while todo and size <= limit:
         item = todo.pop()
-        parts = None if isinstance(item, _Raw) else _parts(item, limit)
+        parts = None if isinstance(item, _Raw) else _parts(item, limit, strings)
         if parts is None:
-            done.append(item if isinstance(item, _Raw) else _leaf(item, limit))
+            done.append(item if isinstance(item, _Raw) else _leaf(item, limit, strings))
             size += len(done[-1])
         else:
             todo.extend(reversed(parts))
@@ -76,13 +79,13 @@ def format_term(term: Term, limit: int = _NO_LIMIT) -> str:
 # Of each compound and leaf the first ``limit`` parts are written: they alone make more text than is shown.
 
 
-def _parts(term: Term, limit: int) -> list[Term] | None:
+def _parts(term: Term, limit: int, strings: bool) -> list[Term] | None:
     """Return a compound as text and parts in turn, None for a leaf."""
     if isinstance(term, tuple):
         return _joined("{", list(term[: limit + 1]), "}")
     if isinstance(term, list):
         items = term[: limit + 1]
-        return None if _is_text(items) else _joined("[", items, "]")
+        return None if not items or (strings and _is_text(items)) else _joined("[", items, "]")
     if isinstance(term, ImproperList):
         return [*_joined("[", term.elements[: limit + 1], "|"), term.tail, _Raw("]")]
     if isinstance(term, (dict, ErlMap)):
@@ -113,7 +116,7 @@ def _closed(parts: list[Term], closing: str) -> list[Term]:
     return parts
 
 
-def _leaf(term: Term, limit: int) -> str:
+def _leaf(term: Term, limit: int, strings: bool) -> str:
     if term is None or isinstance(term, bool):
         return _SPECIAL[term]
     if isinstance(term, int):
@@ -126,9 +129,9 @@ def _leaf(term: Term, limit: int) -> str:
     if isinstance(term, Atom):
         return _atom(term)
     if isinstance(term, str):
-        return _binary(term[: limit + 1].encode("utf-8", "surrogatepass"), limit)
+        return _binary(term[: limit + 1].encode("utf-8", "surrogatepass"), limit, strings)
     if isinstance(term, (bytes, bytearray)):
-        return _binary(bytes(term[: 4 * limit + 4]), limit)
+        return _binary(bytes(term[: 4 * limit + 4]), limit, strings)
     if isinstance(term, list):
         return _quoted("".join(map(chr, term[: limit + 1])), '"') if term else "[]"
     if isinstance(term, BitString):
@@ -148,11 +151,30 @@ def _leaf(term: Term, limit: int) -> str:
 
 
 def _float(number: float) -> str:
-    digits = repr(number)
-    mantissa, e, exponent = digits.partition("e")
-    if "." not in mantissa and mantissa.lstrip("-").isdecimal():
-        mantissa += ".0"
-    return f"{mantissa}{e}{exponent.removeprefix('+')}"
+    """The shorter of ``1000.0`` and ``1.0e3``, as ``float_to_list(Float, [short])``; of the same length the first.
+
+    From 2 ** 53 on, where not every integer is a float, it is always the second.
+    """
+    if not math.isfinite(number):
+        return repr(number)
+    sign, digits, place = _decimal(number)
+    exponent = f"{digits[0]}.{digits[1:] or '0'}e{place - 1}"
+    if 0 < place < len(digits):
+        plain = f"{digits[:place]}.{digits[place:]}"
+    elif place <= 0:
+        plain = f"0.{'0' * -place}{digits}"
+    else:
+        plain = f"{digits}{'0' * (place - len(digits))}.0"
+    return sign + (plain if len(plain) <= len(exponent) and abs(number) < _INEXACT else exponent)
+
+
+def _decimal(number: float) -> tuple[str, str, int]:
+    """The sign, the fewest digits that tell the number from all others, and where the point is among them."""
+    mantissa, _, exponent = repr(abs(number)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    place = int(exponent or "0") + (len(whole) if whole != "0" else len(digits) - len(fraction))
+    return "-" if math.copysign(1, number) < 0 else "", digits.rstrip("0") or "0", place if digits.strip("0") else 1
 
 
 def _atom(atom: Atom) -> str:
@@ -184,10 +206,10 @@ def _is_text(items: list[Term]) -> bool:
     )
 
 
-def _binary(data: bytes, limit: int) -> str:
+def _binary(data: bytes, limit: int, strings: bool) -> str:
     text = ""
     # A character that the limit cut in two says nothing about what the binary is.
-    for cut in range(len(data), len(data) - (4 if len(data) > 4 * limit else 1), -1):
+    for cut in range(len(data), len(data) - (4 if len(data) > 4 * limit else 1), -1) if strings else ():
         try:
             text = data[:cut].decode("utf-8")
             break

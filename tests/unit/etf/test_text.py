@@ -18,6 +18,7 @@ from erlang_interop.terms import (
     Port,
     Record,
     Reference,
+    charlist,
 )
 
 HOST = Atom("py@host.example")
@@ -28,7 +29,16 @@ BOTH_WAYS: list[tuple[Any, str]] = [
     (1.5, "1.5"),
     (-0.0, "-0.0"),
     (1e100, "1.0e100"),
-    (1.5e-7, "1.5e-07"),
+    (1.5e-7, "1.5e-7"),
+    (100.0, "100.0"),
+    (1000.0, "1.0e3"),
+    (0.001, "0.001"),
+    (-0.0001, "-0.0001"),
+    (-0.00001, "-1.0e-5"),
+    (-0.0, "-0.0"),
+    (123456.789, "123456.789"),
+    (9007199254740991.0, "9007199254740991.0"),
+    (9007199254740992.0, "9.007199254740992e15"),
     (Atom("ok"), "ok"),
     (Atom("a_B1@x"), "a_B1@x"),
     (Atom(""), "''"),
@@ -229,3 +239,13 @@ def test_writes_terms_of_any_depth() -> None:
     for _ in range(100_000):
         term = [term]
     assert format_term(term) == "[" * 100_001 + "]" * 100_001
+
+
+def test_text_as_numbers() -> None:
+    term = [charlist("ab"), b"ab", "ż", [], {Atom("a"): (b"", [])}]
+    assert format_term(term, strings=False) == "[[97,98],<<97,98>>,<<197,188>>,[],#{a => {<<>>,[]}}]"
+    assert format_term(term, limit=12, strings=False) == "[[97,98],..."
+
+
+def test_floats_that_are_no_terms() -> None:
+    assert [format_term(number) for number in (float("inf"), float("-inf"), float("nan"))] == ["inf", "-inf", "nan"]
