@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.mark.rule("Control messages: GROUP_LEADER")
 async def test_a_beam_sets_ours(node: Node, beam: Beam) -> None:
     async with collecting(beam) as there, node.open_process() as me:
-        assert me.group_leader is None
+        assert me.group_leader == node.whereis("user")
         assert await there.run("erlang", "group_leader", there.pid, me.pid) is True
         await until(lambda: me.group_leader == there.pid)
         # To others it is nothing: who has ended, or was of another incarnation, has none.
@@ -65,10 +65,9 @@ async def test_a_spawned_process_has_its_parents(node: Node, beam: Beam) -> None
 
 @pytest.mark.rule("Spawn: the group leader goes along")
 async def test_a_process_that_we_spawn_has_ours(node: Node, beam: Beam) -> None:
-    """A process that has none sends itself: somebody must be there to be asked to print."""
     async with node.open_process() as me:
         await me.spawn_remote(beam.name, "spawner", "tell_group_leader", [me.pid])
-        assert await me.receive(timeout=PATIENCE) == (Atom("group_leader"), me.pid)
+        assert await me.receive(timeout=PATIENCE) == (Atom("group_leader"), node.whereis("user"))
         leader = node.spawn(wait_for_ever)
         me.set_group_leader(leader, me.pid)
         await me.spawn_remote(beam.name, "spawner", "tell_group_leader", [me.pid])

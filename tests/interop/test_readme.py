@@ -69,7 +69,7 @@ async def test_the_programs_about_node_events(beam: Beam, epmd: Epmd, cookie: st
 async def test_the_programs_about_processes(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
     python = Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
     programs = blocks(PROJECT / "docs" / "processes.md", "python")
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         done = await python("-c", program.replace("beam@127.0.0.1", beam.name))
         assert (done.status, done.err) == (0, ""), program

@@ -17,6 +17,7 @@ from ..runtime.tls_options import as_options
 from ..terms import Atom
 from . import gen
 from .gen import DEFAULT_TIMEOUT
+from .io_server import USER, IoServer
 from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from ..runtime.tls_options import FilePath, TlsOptions
     from ..terms import Term
     from ..wire.channel import Limits
+    from .io_server import Output
 
 _CALL: Final = Atom("call")
 _REX: Final = Atom("rex")
-_USER: Final = Atom("user")
 
 
 class Node(RuntimeNode):
@@ -109,7 +110,7 @@ class Node(RuntimeNode):
             CallError: as for :meth:`call`.
         """
         module, function, arguments = atom_of(module), atom_of(function), list(args)
-        answer = await gen.call(self, (_REX, atom_of(node)), (_CALL, module, function, arguments, _USER), timeout)
+        answer = await gen.call(self, (_REX, atom_of(node)), (_CALL, module, function, arguments, USER), timeout)
         match answer:
             case (Atom("badrpc"), reason):
                 called = f"{module}:{function}/{len(arguments)}"
@@ -138,6 +139,7 @@ async def open_node(
     name_from: str | None = None,
     tls: TlsOptions | FilePath | None = None,
     limits: Limits | None = None,
+    output: Output | None = None,
 ) -> AsyncIterator[Node]:
     """A node that listens, is registered with EPMD and can connect, for as long as the block runs.
 
@@ -172,6 +174,9 @@ async def open_node(
             ``erl -ssl_dist_optfile`` takes it.
         limits: What each peer may make this node hold: bytes of a message, messages under way in fragments, depth of
             terms. Who goes beyond loses its connection.
+        output: Called with what processes print that have this node's ``user`` as their group leader: those of this
+            node, and those that they spawned elsewhere. Text comes as it was sent, not in lines. None: it goes to
+            standard output.
 
     Raises:
         BadName: ``name`` is no node name, or ``undefined`` without ``name_from``; or a cookie is none.
@@ -210,15 +215,20 @@ async def open_node(
         transport=None if tls is None else TlsTransport(as_options(tls)),
         limits=limits,
     )
-    async with run_node(node):
+    async with run_node(node, output):
         yield node
 
 
 @asynccontextmanager
-async def run_node(node: Node) -> AsyncIterator[None]:
-    """Run ``node`` with the services that every node has, for as long as the block runs."""
+async def run_node(node: Node, output: Output | None = None) -> AsyncIterator[None]:
+    """Run ``node`` with the services that every node has, for as long as the block runs.
+
+    Args:
+        output: See :func:`open_node`.
+    """
     async with node.running():
         # Before the first checkpoint, so no peer can be connected yet.
+        node.default_group_leader = node.start_inline(IoServer(output), name=USER)
         node.start_inline(NetKernel(), name=NET_KERNEL)
         yield
 

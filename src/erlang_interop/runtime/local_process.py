@@ -50,7 +50,8 @@ class LocalProcess:
         node: The node it runs on.
         trap_exit: ``process_flag(trap_exit, true)``: exit signals arrive as ``('EXIT', from_pid, reason)``.
         alive: False once it has ended; ``exit_reason`` is then the reason.
-        group_leader: ``group_leader/0``: who does input and output for it; None if nobody ever said.
+        group_leader: ``group_leader/0``: who does input and output for it, and for what it spawns elsewhere. To begin
+            with, the node's ``user``; of a process that another one spawned, that one's.
         trace_token: What ``seq_trace:get_token/0`` shows: ``(flags, label, serial, from, prev)``, or None. It came with
             the last message received, and goes along with all that is sent; see ``set_trace_token``.
     """
@@ -91,7 +92,7 @@ class LocalProcess:
         #: Monitors on this process: reference -> (the watcher, what its DOWN names).
         self.watchers: dict[Reference, tuple[Pid, Term]] = {}
         self.aliases: list[Reference] = []
-        self.group_leader: Pid | None = None
+        self.group_leader: Pid | None = router.default_group_leader
         self.trace_token: Token | None = None
         #: Serials of the last message sent and of the last one received with a token.
         self.trace_clock = self.trace_last = 0

@@ -366,6 +366,15 @@ class Node(NodeConnections):
         """``make_ref/0``."""
         return self._router.make_ref()
 
+    @property
+    def default_group_leader(self) -> Pid | None:
+        """The group leader of processes that are started from now on, unless who spawned them gives them its own."""
+        return self._router.default_group_leader
+
+    @default_group_leader.setter
+    def default_group_leader(self, leader: Pid | None) -> None:
+        self._router.default_group_leader = leader
+
     def statistics(self) -> dict[str, Any]:
         """Sizes of the node's tables; all of processes, links and monitors are zero when nothing is left behind."""
         return self._router.statistics()

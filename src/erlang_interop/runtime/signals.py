@@ -74,6 +74,8 @@ class Router:
         self.aliases = Aliases(self)
         self.spawning = Spawning(self)
         self.peers: dict[Atom, Peer] = {}
+        #: The group leader of processes that are started from now on.
+        self.default_group_leader: Pid | None = None
         #: Who is told of nodeups and nodedowns.
         self.events = NodeEvents()
         self.identifiers = Identifiers(self.processes)

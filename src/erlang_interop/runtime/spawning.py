@@ -389,7 +389,7 @@ class Spawning:
         # What concerns this side alone is not sent.
         plain = [option for option in options if option not in (LINK, MONITOR) and option[0] not in (LINK, MONITOR)]
         plain += [LINK] * asked.link + [MONITOR] * asked.monitor
-        leader = process.group_leader or process.pid
+        leader = process.group_leader or process.pid  # where nobody does output (no `user`), it is asked itself
         mfa = (module, function, len(arguments))
         token = next_token(process)
         if token is None:

@@ -209,7 +209,7 @@ async def open_cluster(
         network: What joins them; None: one of their own. Nodes opened with the same network later can join in, also
             under the name of one that has left.
         cookie: Their cookie.
-        options: Of ``open_node``: ``visible``, ``cookies``, ``net_ticktime``, ``allow``, ``connect_timeout``, ...
+        options: Of ``open_node``: ``visible``, ``cookies``, ``net_ticktime``, ``allow``, ``output``, ...
 
     Raises:
         BadName: one of ``names`` is no node name.
@@ -218,11 +218,12 @@ async def open_cluster(
     network = network or Network()
     if "visible" in options:
         options["visible"] = bool(options["visible"])
+    output = options.pop("output", None)
     async with AsyncExitStack() as stack:
         nodes = []
         for name in names:
             transport, addresses = MemoryTransport(network, name), MemoryAddresses(network)
             node = Node(name, cookie, epmd_address=False, transport=transport, addresses=addresses, **options)
-            await stack.enter_async_context(run_node(node))
+            await stack.enter_async_context(run_node(node, output))
             nodes.append(node)
         yield tuple(nodes)
