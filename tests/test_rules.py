@@ -6,15 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 import erlang_interop
-from tests.rules import Table, area_of, parse, render, versions_of
-
-if TYPE_CHECKING:
-    from tests.conftest import Otp
+from tests.rules import Table, area_of, parse, render
 
 PROJECT = Path(__file__).resolve().parent.parent
 VERSIONS = {25: ("25.2.3", "13.1.5"), 28: ("28.1", "16.1")}
@@ -180,9 +176,3 @@ def test_what_is_not_written_or_compared(tmp_path: Path) -> None:
     assert (status, "a column for each of OTP 25, 28" in output) == (4, True), output
     status, output = run(tmp_path, "-k", "both", "--rules-table", "rules.md", "checks")
     assert (status, "rules.md is left as it was" in output) == (1, True), output
-
-
-def test_the_versions_of_a_beam(otp: Otp) -> None:
-    version, runtime = versions_of(otp.root)
-    assert version.startswith(f"{otp.release}.")
-    assert int(runtime.split(".")[0]) == otp.release - 12
