@@ -15,6 +15,7 @@ from erlang_interop.wire.channel import DistChannel
 from erlang_interop.wire.control import NO_PAYLOAD
 from erlang_interop.wire.epmd import PortPlease2Reply, PortPlease2Request, ReplyReader, encode_request
 from erlang_interop.wire.handshake import Established, Initiator
+from tests.interop.collectors import IS_UP
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -73,10 +74,9 @@ class RawPeer:
         """Return when the BEAM has taken the connection as up.
 
         Before that it sends what its processes have for us as it does to a node it knows nothing of yet: in one frame,
-        however big, and with all atoms in full.
+        however big, with all atoms in full, and in the oldest form.
         """
-        known = "polling:until(fun() -> lists:member(N, nodes(connected)) end, 20000)"
-        assert self.beam.eval_sync(known, N=self.name) is True
+        assert self.beam.eval_sync(f"polling:until(fun() -> {IS_UP} end, 20000)", N=self.name) is True
 
     def _port(self) -> int:
         request = PortPlease2Request(self.beam.name.partition("@")[0])
@@ -86,6 +86,7 @@ class RawPeer:
             while (reply := reader.receive_data(epmd.recv(4096))) is None:
                 pass
         assert isinstance(reply, PortPlease2Reply)
+        assert reply.result == 0
         return reply.port
 
     def __enter__(self) -> Self:

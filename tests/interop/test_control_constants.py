@@ -9,16 +9,12 @@ but a socket, ``wire.handshake`` and ``wire.channel``.
 
 from __future__ import annotations
 
-import itertools
-import secrets
-import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from erlang_interop.flags import OFFERED, DFlag
-from erlang_interop.terms import Atom, Pid, Reference
-from erlang_interop.wire.channel import DistChannel
+from erlang_interop.terms import Atom
 from erlang_interop.wire.control import (
     ALTACT_ALIAS,
     ALTACT_EXIT,
@@ -28,79 +24,34 @@ from erlang_interop.wire.control import (
     BY_OP,
     Op,
 )
-from erlang_interop.wire.epmd import PortPlease2Reply, PortPlease2Request, ReplyReader, encode_request
-from erlang_interop.wire.handshake import Established, Initiator
-from tests.interop.collectors import IS_UP
+from tests.interop.raw_peer import RawPeer, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from erlang_interop.testing.beam import Beam
 
-LIMIT_S: Final = 20.0
-CREATION: Final = 7
-_numbers = itertools.count(1)
 
-Signal = tuple[tuple[Any, ...], Any]
-
-
-class RawNode:
-    """A node that is a socket and the wire layer, and answers nothing by itself."""
+class RawNode(RawPeer):
+    """A raw peer that says rows of the table by name, and expects them. ``ref`` is a reference of it."""
 
     def __init__(self, beam: Beam, flags: DFlag) -> None:
-        self.beam = beam
-        self.name = Atom(f"raw{next(_numbers)}_{secrets.token_hex(3)}@127.0.0.1")
-        self.pid = Pid(self.name, 1, 0, CREATION)
-        self.ref = Reference(self.name, CREATION, bytes(range(12)))
-        self._signals: list[Signal] = []
-        self._socket = socket.create_connection(("127.0.0.1", self._port()), LIMIT_S)
-        handshake = Initiator(self.name.name, beam.name, flags, CREATION, beam.cookie, secrets.randbits(32))
-        established = None
-        while established is None:
-            self._socket.sendall(handshake.data_to_send())
-            data = self._socket.recv(65536)
-            assert data, handshake.connection_lost()
-            for event in handshake.receive_data(data):
-                if isinstance(event, Established):
-                    established = event
-        self.flags = established.flags
-        self._channel = DistChannel(established.agreed, peer=established.peer)
-        self._signals += self._channel.receive_data(established.trailing_data)
-        # Before its connection is up, a BEAM does not know yet what was agreed, and takes the oldest form.
-        assert beam.eval_sync(f"polling:until(fun() -> {IS_UP} end, 20000)", N=self.name) is True
+        super().__init__(beam, flags)
+        self.ref = self.reference()
 
-    def _port(self) -> int:
-        request = PortPlease2Request(self.beam.name.partition("@")[0])
-        reader = ReplyReader(request)
-        with socket.create_connection(("127.0.0.1", self.beam.epmd_port), LIMIT_S) as epmd:
-            epmd.sendall(encode_request(request))
-            while (reply := reader.receive_data(epmd.recv(4096))) is None:
-                pass
-        assert isinstance(reply, PortPlease2Reply)
-        assert reply.result == 0
-        return reply.port
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def send(self, op: Op, *slots: Any, **payload: Any) -> None:
+    def say_row(self, op: Op, *slots: Any, **payload: Any) -> None:
+        """Send the row of ``op`` with these slots, and the payload by the row's name for it."""
         layout = BY_OP[op]
         assert layout is not None
-        self._channel.send(layout.pack(*slots), *payload.values())
-        self._socket.sendall(self._channel.data_to_send())
+        self.send(layout.pack(*slots), *payload.values())
 
     def run(self, source: str, **bindings: Any) -> Any:
         """Evaluate Erlang in the BEAM; ``Pid``, ``Ref`` and ``Node`` are this node's."""
-        return self.beam.eval_sync(source, Pid=self.pid, Ref=self.ref, Node=self.name, **bindings)
+        return super().run(source, Ref=self.ref, Node=self.name, **bindings)
 
     def expect(self, op: Op) -> Signal:
         """Wait for the next signal, which must be of ``op``."""
-        while not self._signals:
-            data = self._socket.recv(65536)
-            assert data, "the BEAM closed the connection: its log names the message it did not like"
-            self._signals += self._channel.receive_data(data)
-            assert self._channel.failure is None, self._channel.failure
-        control, payload = self._signals.pop(0)
+        control, payload = self.signal()
         assert Op(control[0]) is op, (control, payload)
         return control, payload
 
@@ -167,8 +118,8 @@ def test_links(modern: RawNode) -> None:
     assert control[3] == modern.pid
 
     linked = modern.run("spawn(fun() -> receive stop -> ok end end)")
-    modern.send(Op.LINK, modern.pid, linked)
-    modern.send(Op.UNLINK_ID, 2**64 - 1, modern.pid, linked)
+    modern.say_row(Op.LINK, modern.pid, linked)
+    modern.say_row(Op.UNLINK_ID, 2**64 - 1, modern.pid, linked)
     assert modern.expect(Op.UNLINK_ID_ACK)[0] == (36, 2**64 - 1, linked, modern.pid)
 
 
@@ -206,12 +157,12 @@ def test_a_traced_exit_2_is_understood(beam: Beam, flags: DFlag, payload: bool) 
     try:
         target = node.run(TRACED + "Pid ! hello, receive stop -> ok end end)")
         token = node.expect(Op.SEND_SENDER_TT if payload else Op.SEND_TT)[0][3]
-        node.send(Op.MONITOR_P, node.pid, target, node.ref)
+        node.say_row(Op.MONITOR_P, node.pid, target, node.ref)
         if payload:
-            node.send(Op.PAYLOAD_EXIT2_TT, node.pid, target, token, reason=Atom("boom"))
+            node.say_row(Op.PAYLOAD_EXIT2_TT, node.pid, target, token, reason=Atom("boom"))
             assert node.expect(Op.PAYLOAD_MONITOR_P_EXIT)[1] == Atom("boom")
         else:
-            node.send(Op.EXIT2_TT, node.pid, target, token, Atom("boom"))
+            node.say_row(Op.EXIT2_TT, node.pid, target, token, Atom("boom"))
             assert node.expect(Op.MONITOR_P_EXIT)[0][4] == Atom("boom")
     finally:
         node.close()
@@ -228,17 +179,17 @@ def test_monitors(modern: RawNode) -> None:
     assert modern.expect(Op.DEMONITOR_P)[0][2] == Atom("a_name")
 
     watched = modern.run("spawn(fun() -> receive stop -> exit(stopped) end end)")
-    modern.send(Op.MONITOR_P, modern.pid, watched, modern.ref)
-    modern.send(Op.SEND_SENDER, modern.pid, watched, message=Atom("stop"))
+    modern.say_row(Op.MONITOR_P, modern.pid, watched, modern.ref)
+    modern.say_row(Op.SEND_SENDER, modern.pid, watched, message=Atom("stop"))
     assert modern.expect(Op.PAYLOAD_MONITOR_P_EXIT) == ((28, watched, modern.pid, modern.ref), Atom("stopped"))
-    modern.send(Op.MONITOR_P, modern.pid, Atom("no_such_name"), modern.ref)
+    modern.say_row(Op.MONITOR_P, modern.pid, Atom("no_such_name"), modern.ref)
     control, payload = modern.expect(Op.PAYLOAD_MONITOR_P_EXIT)
     assert (control[1], payload) == (Atom("no_such_name"), Atom("noproc"))
 
 
 @pytest.mark.rule("Control messages: the layouts without SEND_SENDER and EXIT_PAYLOAD are those a BEAM sends")
 def test_a_monitor_with_the_reason_inside(old: RawNode) -> None:
-    old.send(Op.MONITOR_P, old.pid, Atom("no_such_name"), old.ref)
+    old.say_row(Op.MONITOR_P, old.pid, Atom("no_such_name"), old.ref)
     assert old.expect(Op.MONITOR_P_EXIT)[0] == (21, Atom("no_such_name"), old.pid, old.ref, Atom("noproc"))
 
 
@@ -263,11 +214,11 @@ def test_spawn_requests(modern: RawNode) -> None:
     assert token[1] == 17
 
     entry = (Atom("timer"), Atom("sleep"), 1)
-    modern.send(Op.SPAWN_REQUEST, modern.ref, modern.pid, modern.pid, entry, [], arg_list=[1])
+    modern.say_row(Op.SPAWN_REQUEST, modern.ref, modern.pid, modern.pid, entry, [], arg_list=[1])
     control, _ = modern.expect(Op.SPAWN_REPLY)
     assert control[1:4] == (modern.ref, modern.pid, 0)
     assert control[4].node == Atom(modern.beam.name)
-    modern.send(Op.SPAWN_REQUEST_TT, modern.ref, modern.pid, modern.pid, entry, [], token, arg_list=[1])
+    modern.say_row(Op.SPAWN_REQUEST_TT, modern.ref, modern.pid, modern.pid, entry, [], token, arg_list=[1])
     control, _ = modern.expect(Op.SPAWN_REPLY_TT)
     assert control[1:4] == (modern.ref, modern.pid, 0)
     assert control[5][1] == 17
@@ -280,7 +231,7 @@ def test_aliases_since_otp_28(beam: Beam) -> None:
     try:
         node.run("Ref ! hello")
         if beam.release < 28:
-            assert not node.flags & DFlag.ALTACT_SIG
+            assert not node.agreed & DFlag.ALTACT_SIG
             assert node.expect(Op.ALIAS_SEND)[1] == Atom("hello")
         else:
             control, payload = node.expect(Op.ALTACT_SIG_SEND)
