@@ -13,6 +13,7 @@ from tests.interop.collectors import (
     collecting,
     disconnected_by,
     end_when_told,
+    has_lost,
     is_among_nodes,
     leftovers,
     until,
@@ -336,6 +337,7 @@ async def test_a_pid_of_our_earlier_incarnation_is_nobodys(opened: NodeOpener, b
     async with opened("phoenix@127.0.0.1") as node:
         old = node.spawn(wait_for_ever)
         await node.connect(beam.name)
+    await has_lost(beam, node.name)
     async with opened("phoenix@127.0.0.1") as node, collecting(beam) as there:
         new = [node.spawn(fail_on_message) for _ in range(old.id + 1)]
         assert (old.id, old.serial) in {(pid.id, pid.serial) for pid in new}

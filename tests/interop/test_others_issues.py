@@ -301,6 +301,7 @@ async def test_ergo_248_a_down_is_not_dropped_for_its_creation(opened: NodeOpene
             ref = await there.monitor(pid)
             await there.run("erlang", "send", pid, NORMAL)
             assert await there.take(1) == [(DOWN, ref, PROCESS, pid, NORMAL)]
+        await has_lost(beam, node.name)  # else it may monitor the second one over the connection to the first
 
 
 @pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
