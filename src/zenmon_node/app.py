@@ -20,6 +20,7 @@ from erlang_interop.terms import Atom, Pid
 
 from . import messages as m
 from .config import Settings
+from .counters import Counters
 from .local.api import CachedCompatibility, Compatibility, LocalCore
 from .local.connector import State
 from .local.servers import Dispatcher, Local
@@ -87,7 +88,8 @@ class ZenMonitor:
     def __init__(self, node: Node, settings: Settings) -> None:
         self.node = node
         self._settings = settings
-        self._core = LocalCore(node.name, settings)
+        self.counters = Counters()
+        self._core = LocalCore(node.name, settings, self.counters)
         self._dispatcher: Dispatcher
         self._local: Local
         self._proxy: Proxy
@@ -293,7 +295,7 @@ class ZenMonitor:
         return self.node.start_inline(self._local, name=m.LOCAL)
 
     def _start_proxy(self) -> Pid:
-        self._proxy = Proxy(self._settings)
+        self._proxy = Proxy(self._settings, self.counters)
         return self.node.start_inline(self._proxy, name=m.PROXY)
 
     def _wake_connecting(self) -> None:

@@ -18,6 +18,7 @@ from erlang_interop.terms import Atom, Pid
 
 from .. import messages as m
 from ..complaints import Complaints
+from ..counters import Counters
 from ..pacing import SLICE
 from .connector import ConnectorCore, State
 from .dispatcher import DispatcherCore
@@ -84,6 +85,7 @@ class LocalCore:
     Args:
         node: This node.
         settings: ZenMonitor's settings.
+        counters: What is counted.
 
     Attributes:
         port: What carries the decisions out; set by whoever runs the core, before anything else.
@@ -96,10 +98,11 @@ class LocalCore:
     port: LocalPort
     slice_size = SLICE
 
-    def __init__(self, node: Atom, settings: Settings) -> None:
+    def __init__(self, node: Atom, settings: Settings, counters: Counters | None = None) -> None:
         self.node = node
+        self.counters = counters if counters is not None else Counters()
         self.tables = LocalTables()
-        self.dispatcher = DispatcherCore(self.tables, settings)
+        self.dispatcher = DispatcherCore(self.tables, settings, self.counters)
         self.connectors: dict[Atom, ConnectorCore] = {}
         self.complaints = Complaints(m.LOCAL.name)
         self._settings = settings
@@ -127,6 +130,7 @@ class LocalCore:
         """Monitor ``target`` for ``subscriber``."""
         if type(target) is Atom:
             target = (target, self.node)  # as Erlang reports it; the Proxy could not tell whose bare name it is
+        self.counters.monitors += 1
         ref = self.port.make_ref()
         self.tables.add(ref, subscriber, target)
         connector = self.connector(self.find_node(target))
@@ -147,6 +151,7 @@ class LocalCore:
         Returns:
             True if it was active: no DOWN of it has been delivered.
         """
+        self.counters.demonitors += 1
         owner = self.tables.owner(ref)
         if owner is None or (subscriber is not None and owner != subscriber):
             return False
@@ -165,7 +170,7 @@ class LocalCore:
         """The Connector of a node, started if there is none."""
         connector = self.connectors.get(node)
         if connector is None:
-            connector = self.connectors[node] = ConnectorCore(node, self.dispatcher, self._settings)
+            connector = self.connectors[node] = ConnectorCore(node, self.dispatcher, self._settings, self.counters)
             self.port.start_connector(connector)
         return connector
 

@@ -27,6 +27,7 @@ from erlang_interop.terms import Reference
 
 from .. import messages as m
 from ..complaints import Complaints
+from ..counters import Counters
 from ..memory import compacted
 from ..pacing import SLICE, Pacer
 
@@ -87,6 +88,7 @@ class ConnectorCore:
         remote: The node it is for.
         dispatcher: Where deaths go.
         settings: Chunk size and interval of the subscriptions.
+        counters: What is counted.
 
     Attributes:
         port: What carries the decisions out; set by whoever runs the core, before anything else.
@@ -99,7 +101,10 @@ class ConnectorCore:
     port: ConnectorPort
     slice_size = SLICE
 
-    def __init__(self, remote: Atom, dispatcher: DispatcherCore, settings: Settings) -> None:
+    def __init__(
+        self, remote: Atom, dispatcher: DispatcherCore, settings: Settings, counters: Counters | None = None
+    ) -> None:
+        self._counters = counters if counters is not None else Counters()
         self.remote = remote
         self.state = State.UNKNOWN
         self.attempt = 0
@@ -169,6 +174,10 @@ class ConnectorCore:
         return self._instruct(m.UNSUBSCRIBE, target)
 
     def _instruct(self, op: Atom, target: Target) -> bool:
+        if op is m.SUBSCRIBE:
+            self._counters.enqueued_subscribes += 1
+        else:
+            self._counters.enqueued_unsubscribes += 1
         self._instructions.append((op, target))
         return len(self._instructions) == 1
 
@@ -218,6 +227,7 @@ class ConnectorCore:
                 if parsed.ref == self._proxy:
                     self._proxy_gone(parsed.reason, now)
             case m.Malformed():
+                self._counters.unhandled_messages += 1
                 self.complaints.add(parsed.problem, parsed.sender, message)
 
     def _answered(self, answer: Term, now: float) -> None:
@@ -292,7 +302,9 @@ class ConnectorCore:
     def _send(self, now: float) -> None:
         if self._instructions and not self.port.is_busy():
             waiting = self._instructions
-            self.port.cast([waiting.popleft() for _ in range(min(self._chunk_size, len(waiting)))])
+            batch = [waiting.popleft() for _ in range(min(self._chunk_size, len(waiting)))]
+            self._counters.swept_instructions += len(batch)
+            self.port.cast(batch)
         self._pacer.swept(now, more=bool(self._instructions))
 
     # -- fan-out

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from erlang_interop.terms import Reference
 
 from .. import messages as m
+from ..counters import Counters
 from ..pacing import SLICE, Pacer
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ class DispatcherCore:
     Args:
         tables: Where the right to fire is taken.
         settings: ``demand_amount`` and ``demand_interval``.
+        counters: What is counted.
     """
 
-    def __init__(self, tables: LocalTables, settings: Settings) -> None:
+    def __init__(self, tables: LocalTables, settings: Settings, counters: Counters | None = None) -> None:
+        self._counters = counters if counters is not None else Counters()
         self._tables = tables
         self._queue: deque[tuple[Target, References, Term] | _Lost] = deque()
         self._refs: Iterator[tuple[Reference, Target, Term]] | None = None
@@ -59,6 +62,7 @@ class DispatcherCore:
 
     def enqueue(self, target: Target, references: References, reason: Term) -> None:
         """A target has died; ``references`` are all its monitors."""
+        self._counters.enqueued_downs += 1 if type(references) is Reference else len(references)
         self._queue.append((target, references, reason))
 
     def enqueue_lost(self, rows: dict[Target, References], reason: Term) -> None:

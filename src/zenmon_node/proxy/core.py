@@ -20,6 +20,7 @@ from erlang_interop.terms import Pid
 
 from .. import messages as m
 from ..complaints import Complaints
+from ..counters import Counters
 from ..pacing import SLICE
 from ..truncator import truncate
 from .batcher import BatcherCore
@@ -71,6 +72,7 @@ class ProxyCore:
         node: This node.
         port: What carries them out.
         settings: Chunk size and interval of the Batchers, limits of the truncator.
+        counters: What is counted.
 
     Attributes:
         tables: The subscriptions.
@@ -80,7 +82,8 @@ class ProxyCore:
 
     slice_size = SLICE
 
-    def __init__(self, node: Atom, port: ProxyPort, settings: Settings) -> None:
+    def __init__(self, node: Atom, port: ProxyPort, settings: Settings, counters: Counters | None = None) -> None:
+        self._counters = counters if counters is not None else Counters()
         self._node = node
         self._port = port
         self._settings = settings
@@ -147,6 +150,7 @@ class ProxyCore:
                     chunk_size=self._settings.batcher_chunk_size,
                 )
             batcher.enqueue(target, reason)
+            self._counters.enqueued_certificates += 1
             self._loaded[subscriber] = batcher
 
     def _subscriber_gone(self, subscriber: Pid) -> None:
@@ -242,6 +246,8 @@ class ProxyCore:
             elif self._port.is_busy(node):
                 batcher.pacer.swept(now, more=True)
             else:
-                self._port.send_summary(batcher.subscriber, batcher.sweep(now))
+                certificates = batcher.sweep(now)
+                self._counters.swept_certificates += len(certificates)
+                self._port.send_summary(batcher.subscriber, certificates)
                 if not len(batcher):
                     del self._loaded[batcher.subscriber]

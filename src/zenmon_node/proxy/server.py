@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from erlang_interop.terms import Atom, Pid, Reference, Term
 
     from ..config import Settings
+    from ..counters import Counters
 
 
 class Proxy(SweepingServer):
@@ -23,16 +24,18 @@ class Proxy(SweepingServer):
 
     Args:
         settings: ZenMonitor's settings.
+        counters: What is counted.
     """
 
     core: ProxyCore
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
+        self._counters = counters
 
     def started(self) -> None:
         """Start empty: with the process before this one its native monitors have gone, and its clients were told."""
-        self.core = ProxyCore(self.node.name, self, self._settings)
+        self.core = ProxyCore(self.node.name, self, self._settings, self._counters)
         self._set_idle_after()
 
     def _set_idle_after(self) -> None:
