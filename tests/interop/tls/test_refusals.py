@@ -249,7 +249,7 @@ async def test_verify_none(
 
 @pytest.mark.rule("TLS: silence in the handshake is bounded in time, and keeps nobody else out")
 async def test_silence(secure: SecureNodes, beam: Beam, caplog: pytest.LogCaptureFixture) -> None:
-    async with secure(connect_timeout=3.0) as node:
+    async with secure(connect_timeout=6.0) as node:
         assert await dialled_by(beam, node)
         port = await beam.eval("{port, P, _} = erl_epmd:port_please(N, {127,0,0,1}), P", N=[*node.short_name.encode()])
         assert isinstance(port, int)
@@ -260,12 +260,12 @@ async def test_silence(secure: SecureNodes, beam: Beam, caplog: pytest.LogCaptur
         await node.disconnect(beam.name)
         await has_lost(beam, node.name)
         assert await dialled_by(beam, node)
-        assert trio.current_time() - begun < 3.0
+        assert complaints(caplog) == [], "they are waited for still"
         with trio.fail_after(PATIENCE):
             for each in silent:
                 with each:
                     await trio.to_thread.run_sync(each.recv, 100)
-        assert 2.9 < trio.current_time() - begun < 10
+        assert trio.current_time() - begun > 5.9
         assert len(complaints(caplog)) == len(silent)
-        assert all("did not finish the handshake within 3 s" in line for line in complaints(caplog))
+        assert all("did not finish the handshake within 6 s" in line for line in complaints(caplog))
         await messages_go_both_ways(node, beam)
