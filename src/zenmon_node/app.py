@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import trio
 
 from erlang_interop.errors import ErlangInteropError
@@ -28,7 +29,7 @@ from .pacing import SLICE
 from .proxy.server import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from typing import Self, TypeAlias
 
     from erlang_interop import Node, Process
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 #: Restarts of its processes within five seconds after which ZenMonitor as a whole gives up.
 RESTARTS = 10
 SHUTDOWN = Atom("shutdown")
+
+_log = structlog.get_logger("zenmon_node")
 
 
 class ZenMonitorStopped(ErlangInteropError):
@@ -72,6 +75,8 @@ class Statistics:
     """Remote nodes that are or were monitored (and this one, if it monitors itself)."""
     waiting_instructions: int
     """Subscriptions and their withdrawals not sent yet."""
+    waiting_downs: int
+    """DOWN messages not delivered yet, those of monitors taken back meanwhile too."""
     subscriptions: int
     """Targets on this node that other nodes monitor through our Proxy."""
     remote_subscribers: int
@@ -80,6 +85,27 @@ class Statistics:
     """Deaths not reported to them yet."""
     malformed: int
     """Messages, or parts of them, that had to be ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One node of which processes are monitored, or were lately (or this node, if it monitors itself)."""
+
+    node: Atom
+    compatibility: CachedCompatibility
+    """What is known of it."""
+    targets: int
+    """Processes and names monitored there, each once however many monitors it has."""
+    waiting_instructions: int
+    """Subscriptions and their withdrawals not sent to it yet."""
+    batches: int
+    """Casts sent to its Proxy since the first monitor there; so with the next three."""
+    instructions: int
+    """Subscriptions and withdrawals in them."""
+    summaries: int
+    """Summaries of deaths received from it."""
+    certificates: int
+    """Deaths in them."""
 
 
 class ZenMonitor:
@@ -95,6 +121,7 @@ class ZenMonitor:
         self._proxy: Proxy
         self._processes: dict[Pid, LocalProcess] = {}
         self._settled = trio.lowlevel.ParkingLot()
+        self._notices: dict[object, Callable[[Atom, CachedCompatibility], None]] = {}
 
     # -- monitors
 
@@ -125,12 +152,20 @@ class ZenMonitor:
             raise ValueError(f"the subscriber {pid} is a process of {pid.node.name}, not of {self.node.name.name}")
         return self._core.monitor(_target(target), pid)
 
-    def demonitor(self, ref: Reference, *, flush: bool = False, subscriber: LocalProcess | None = None) -> bool:
+    def demonitor(
+        self,
+        ref: Reference,
+        *,
+        flush: bool = False,
+        info: bool = False,  # noqa: ARG002 - see below
+        subscriber: LocalProcess | None = None,
+    ) -> bool:
         """Take a monitor back: its DOWN is not delivered any more. A monitor that is not known is none of its business.
 
         Args:
             ref: What :meth:`monitor` returned.
             flush: If the DOWN has been delivered already, remove it from the subscriber's mailbox.
+            info: Accepted and without effect, as in the original.
             subscriber: The process that made the monitor, if the caller knows it: only a monitor of that process is
                 taken back then, and flushing looks only into its mailbox, not into those of all subscribers.
 
@@ -212,6 +247,40 @@ class ZenMonitor:
             self._require_running()
         return self.compatibility_for_node(remote)
 
+    def watch_compatibility(self, notice: Callable[[Atom, CachedCompatibility], None]) -> Callable[[], None]:
+        """Have ``notice(node, compatibility)`` called whenever something else is known of a node than before.
+
+        ``compatibility`` is what :meth:`cached_compatibility` would say. The notice may call anything here. If it
+        raises, that is logged and costs nobody else a notice.
+
+        Returns:
+            What ends it when called.
+        """
+        key = object()
+        self._notices[key] = notice
+
+        def unwatch() -> None:
+            self._notices.pop(key, None)
+
+        return unwatch
+
+    def remotes(self) -> list[Remote]:
+        """What is known of each node that is monitored, in the order of their first monitors."""
+        now = trio.current_time()
+        return [
+            Remote(
+                node=name,
+                compatibility=self._core.cached_compatibility(name, now),
+                targets=len(connector),
+                waiting_instructions=connector.waiting_instructions,
+                batches=connector.batches,
+                instructions=connector.instructions,
+                summaries=connector.summaries,
+                certificates=connector.certificates,
+            )
+            for name, connector in self._core.connectors.items()
+        ]
+
     @staticmethod
     def now() -> int:
         """Milliseconds, monotonic, as ``ZenMonitor.now/0``."""
@@ -224,7 +293,12 @@ class ZenMonitor:
         """The settings in force."""
         return self._settings
 
-    def configure(self, **changes: int) -> Settings:
+    @property
+    def maximum_mps(self) -> float:
+        """DOWN messages a second that are delivered at most: ``demand_amount`` per ``demand_interval``."""
+        return self._settings.demand_amount * 1000 / self._settings.demand_interval
+
+    def configure(self, **changes: int | str | None) -> Settings:
         """Change settings while running; they hold from the next sweep on.
 
         Args:
@@ -254,6 +328,7 @@ class ZenMonitor:
             subscribers=self._core.tables.subscribers,
             connectors=len(self._core.connectors),
             waiting_instructions=sum(connector.waiting_instructions for connector in connectors),
+            waiting_downs=self._core.dispatcher.waiting_downs,
             subscriptions=len(proxy.tables),
             remote_subscribers=proxy.tables.subscribers,
             waiting_certificates=proxy.waiting_certificates,
@@ -291,6 +366,7 @@ class ZenMonitor:
             work_arrived=lambda: self._dispatcher.work_arrived(),
             settled=self._wake_connecting,
             subscriber_gone=self._forget_process,
+            verdict_changed=self._tell_verdict,
         )
         return self.node.start_inline(self._local, name=m.LOCAL)
 
@@ -300,6 +376,13 @@ class ZenMonitor:
 
     def _wake_connecting(self) -> None:
         self._settled.unpark_all()
+
+    def _tell_verdict(self, node: Atom, verdict: CachedCompatibility) -> None:
+        for notice in list(self._notices.values()):
+            try:
+                notice(node, verdict)
+            except Exception:
+                _log.exception("a notice of watch_compatibility raised", node=node.name, verdict=verdict.status.value)
 
     def _forget_process(self, pid: Pid) -> None:
         self._processes.pop(pid, None)

@@ -19,6 +19,8 @@ from msgspec import Meta
 
 from erlang_interop.errors import ErlangInteropError
 
+from . import gen
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -29,6 +31,11 @@ TABLE: Final = "zen_monitor"
 PREFIX: Final = "ZENMON_"
 #: Variables with that prefix that are no settings.
 OTHER_VARIABLES: Final = frozenset({"ZENMON_COOKIE", "ZENMON_TLS_OPTFILE"})
+#: Settings of the original that mean nothing here, and why.
+NOT_HERE: Final = {
+    "batcher_lookup_timeout": "the Batchers are part of the Proxy, so none is looked up and there is nothing to wait "
+    "for: leave it out",
+}
 
 
 class SettingsError(ErlangInteropError):
@@ -56,6 +63,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Bytes to which a binary in an exit reason is cut."""
     truncation_depth: Annotated[int, Meta(ge=0, le=64)] = 3
     """Levels of an exit reason that are kept."""
+    gen_module: str | None = None
+    """Dotted name of a Python module through which Connectors talk to Proxies, see :mod:`zenmon_node.gen`; None: that
+    module itself, which sends plain messages."""
 
     def changed(self, **changes: Any) -> Settings:
         """A copy with some settings changed, checked like the rest.
@@ -72,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def settings_from(values: Mapping[str, Any], *, source: str) -> Settings:
-    """Settings from a mapping of names to whole numbers.
+    """Settings from a mapping of names to values.
 
     Args:
         values: Settings by name; what is missing keeps its default.
@@ -83,7 +93,7 @@ def settings_from(values: Mapping[str, Any], *, source: str) -> Settings:
     """
     for name, value in values.items():
         if name not in Settings.__struct_fields__:
-            raise SettingsError(f"{source}: there is no setting {name!r}{_suggestion(name)}")
+            raise SettingsError(f"{source}: there is no setting {name!r}{_explanation(name)}")
         _check(name, value, source)
     return Settings(**values)
 
@@ -134,9 +144,9 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in Settings.__struct_fields__:
-            raise SettingsError(f"environment: {variable} is no setting{_suggestion(name, PREFIX)}")
+            raise SettingsError(f"environment: {variable} is no setting{_explanation(name, PREFIX)}")
         try:
-            values[name] = int(text)
+            values[name] = int(text) if name in RANGES else text
         except ValueError:
             raise SettingsError(f"environment: {variable}={text!r}: {_allowed(name)}") from None
         _check(name, values[name], f"environment: {variable}")
@@ -144,6 +154,15 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any, source: str) -> None:
+    if name not in RANGES:
+        try:
+            gen.load(value)
+        except (ImportError, TypeError) as error:
+            raise SettingsError(
+                f"{source}: {name} = {value!r} is not allowed: {error}; it must be the dotted name of a Python module "
+                f"with functions call(process, dest, ref, request) and cast(process, dest, request), as zenmon_node.gen"
+            ) from error
+        return
     low, high = RANGES[name]
     if type(value) is not int or not low <= value <= high:
         raise SettingsError(f"{source}: {name} = {value!r} is not allowed: {_allowed(name)}")
@@ -155,7 +174,9 @@ def _allowed(name: str) -> str:
     return f"it must be a whole number from {low} to {high}{unit}"
 
 
-def _suggestion(name: str, prefix: str = "") -> str:
+def _explanation(name: str, prefix: str = "") -> str:
+    if name in NOT_HERE:
+        return f" here: {NOT_HERE[name]}"
     near = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
     if near:
         return f"; did you mean {prefix}{near[0].upper() if prefix else near[0]}?"
@@ -166,9 +187,11 @@ def _ranges() -> dict[str, tuple[int, int]]:
     """Name -> least and greatest value, read from the annotations: the one place where they are written."""
     ranges: dict[str, tuple[int, int]] = {}
     for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
-        ranges[field.name] = (field.type.ge, field.type.le)
+        kind = field.type
+        if isinstance(kind, msgspec.inspect.IntType) and kind.ge is not None and kind.le is not None:
+            ranges[field.name] = (kind.ge, kind.le)
     return ranges
 
 
-#: Setting -> least and greatest value.
+#: Setting -> least and greatest value, of all that are numbers.
 RANGES: Final = _ranges()

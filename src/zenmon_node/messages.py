@@ -179,9 +179,19 @@ def parse_connector_message(message: Term) -> DeadSummary | Reply | Down | Malfo
             return Malformed("no message for a Connector")
 
 
+def gen_call(caller: Pid, tag: Term, request: Term) -> Term:
+    """``{'$gen_call', {Caller, Tag}, Request}``."""
+    return (GEN_CALL, (caller, tag), request)
+
+
+def gen_cast(request: Term) -> Term:
+    """``{'$gen_cast', Request}``."""
+    return (GEN_CAST, request)
+
+
 def ping_call(caller: Pid, tag: Term) -> Term:
     """``{'$gen_call', {Caller, Tag}, ping}``."""
-    return (GEN_CALL, (caller, tag), PING)
+    return gen_call(caller, tag, PING)
 
 
 def pong_reply(tag: Term) -> Term:
@@ -189,9 +199,14 @@ def pong_reply(tag: Term) -> Term:
     return (tag, PONG)
 
 
+def process_request(subscriber: Pid, instructions: Sequence[Instruction]) -> Term:
+    """``{process, Subscriber, Instructions}``, to be cast."""
+    return (PROCESS, subscriber, list(instructions))
+
+
 def process_cast(subscriber: Pid, instructions: Sequence[Instruction]) -> Term:
     """``{'$gen_cast', {process, Subscriber, Instructions}}``."""
-    return (GEN_CAST, (PROCESS, subscriber, list(instructions)))
+    return gen_cast(process_request(subscriber, instructions))
 
 
 def dead_summary(node: Atom, certificates: Sequence[Certificate]) -> Term:

@@ -97,3 +97,45 @@ def test_changed() -> None:
     assert Settings().changed(demand_amount=5) == Settings(demand_amount=5)
     with pytest.raises(SettingsError):
         Settings().changed(demand_amuont=5)
+
+
+# -- the module that Connectors talk through
+
+
+def test_gen_module_may_be_a_module_with_call_and_cast(tmp_path: Path) -> None:
+    assert Settings().gen_module is None
+    assert Settings(gen_module="zenmon_node.gen").gen_module == "zenmon_node.gen"
+    path = tmp_path / "zenmon.toml"
+    path.write_text('[zen_monitor]\ngen_module = "zenmon_node.gen"\n')
+    assert load_settings(path).gen_module == "zenmon_node.gen"
+    assert load_settings(environ={"ZENMON_GEN_MODULE": "zenmon_node.gen"}).gen_module == "zenmon_node.gen"
+    assert Settings(gen_module="zenmon_node.gen").changed(gen_module=None).gen_module is None
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("Elixir.GenServer", "importing it failed: ModuleNotFoundError"),
+        ("", "importing it failed: ValueError"),
+        (".gen", "importing it failed: TypeError"),
+        ("json", "it has no function call and no function cast"),
+        (7, "it is no text"),
+    ],
+)
+def test_another_gen_module_is_an_error_that_says_what_is_needed(value: object, why: str) -> None:
+    with pytest.raises(SettingsError, match=rf"gen_module = .*{why}.*functions call\(process, "):
+        settings_from({"gen_module": value}, source="code")
+
+
+def test_a_gen_module_that_raises_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gen_that_raises.py").write_text("raise RuntimeError('no relay')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SettingsError, match=r"environment: ZENMON_GEN_MODULE: gen_module = .*RuntimeError: no relay"):
+        load_settings(environ={"ZENMON_GEN_MODULE": "gen_that_raises"})
+
+
+def test_a_setting_that_only_the_original_has_is_explained() -> None:
+    with pytest.raises(SettingsError, match="'batcher_lookup_timeout' here: the Batchers are part of the Proxy"):
+        settings_from({"batcher_lookup_timeout": 30_000}, source="zenmon.toml")
+    with pytest.raises(SettingsError, match=r"ZENMON_BATCHER_LOOKUP_TIMEOUT is no setting here: .* leave it out"):
+        load_settings(environ={"ZENMON_BATCHER_LOOKUP_TIMEOUT": "30000"})

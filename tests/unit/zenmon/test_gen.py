@@ -1,0 +1,32 @@
+"""What the default module sends, and which modules may take its place. Their use is tested with the Connectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from erlang_interop.terms import Atom
+from tests.unit.zenmon.ports import ref
+from zenmon_node import gen
+
+if TYPE_CHECKING:
+    from tests.unit.zenmon.conftest import Pair
+
+
+async def test_the_default_sends_what_a_gen_server_takes(pair: Pair) -> None:
+    async with pair.here.open_process() as me, pair.there.open_process(name="server") as server:
+        await pair.here.connect(pair.there.name)
+        dest = (Atom("server"), pair.there.name)
+        gen.call(me, dest, ref(1), Atom("ping"))
+        gen.cast(me, dest, [1, 2])
+        assert await server.receive(timeout=10) == (Atom("$gen_call"), (me.pid, ref(1)), Atom("ping"))
+        assert await server.receive(timeout=10) == (Atom("$gen_cast"), [1, 2])
+
+
+def test_load() -> None:
+    assert gen.load(None) is gen.load("zenmon_node.gen")
+    with pytest.raises(ImportError, match="No module named 'no_such_module'"):
+        gen.load("no_such_module")
+    with pytest.raises(TypeError, match="it has no function call and no function cast"):
+        gen.load("json")
