@@ -1,6 +1,6 @@
 """ZenMonitor and syn on an Erlang node written in Python."""
 
-from .app import Down, Statistics, Watch, ZenMonitor, ZenMonitorStopped, open_zen_monitor
+from .app import Down, Remote, Statistics, Watch, ZenMonitor, ZenMonitorStopped, open_zen_monitor
 from .config import Settings, SettingsError, load_settings
 from .local.api import Cached, CachedCompatibility, Compatibility
 
@@ -9,6 +9,7 @@ __all__ = [
     "CachedCompatibility",
     "Compatibility",
     "Down",
+    "Remote",
     "Settings",
     "SettingsError",
     "Statistics",

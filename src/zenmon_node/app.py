@@ -157,7 +157,7 @@ class ZenMonitor:
         ref: Reference,
         *,
         flush: bool = False,
-        info: bool = False,  # noqa: ARG002 - see below
+        info: bool = False,
         subscriber: LocalProcess | None = None,
     ) -> bool:
         """Take a monitor back: its DOWN is not delivered any more. A monitor that is not known is none of its business.

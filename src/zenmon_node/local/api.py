@@ -12,7 +12,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from erlang_interop.terms import Atom, Pid
 
@@ -108,6 +108,8 @@ class LocalCore:
         self._settings = settings
         #: Processes that had a monitor at some time and live: their death will be noticed.
         self._watched: set[Pid] = set()
+        #: What was known of a node when :meth:`changed_verdict` was asked last.
+        self._told: dict[Atom, CachedCompatibility] = {}
         #: Monitors of dead subscribers that are not cleaned up yet.
         self._cleanup: deque[Iterator[tuple[Reference, Target]]] = deque()
 
@@ -177,20 +179,15 @@ class LocalCore:
     def cached_compatibility(self, node: Atom, now: float) -> CachedCompatibility:
         """What is known of a node; nothing is asked."""
         connector = self.connectors.get(node)
-        if connector is None:
-            return CachedCompatibility(Cached.MISS)
-        match connector.state:
-            case State.COMPATIBLE:
-                return CachedCompatibility(Cached.COMPATIBLE)
-            case State.INCOMPATIBLE:
-                over = connector.retry_at < now
-                return CachedCompatibility(Cached.EXPIRED if over else Cached.INCOMPATIBLE, connector.attempt)
-            case State.UNAVAILABLE:
-                return CachedCompatibility(Cached.UNAVAILABLE)
-            case State.PINGING if connector.attempt:
-                return CachedCompatibility(Cached.EXPIRED, connector.attempt)
-            case _:
-                return CachedCompatibility(Cached.MISS)
+        return _UNKNOWN if connector is None else _verdict(connector, now)
+
+    def changed_verdict(self, connector: ConnectorCore, now: float) -> CachedCompatibility | None:
+        """What is known of a node, if it is something else than at the last call."""
+        verdict = _verdict(connector, now)
+        if verdict == self._told.get(connector.remote, _UNKNOWN):
+            return None
+        self._told[connector.remote] = verdict
+        return verdict
 
     # -- subscribers that die
 
@@ -231,3 +228,21 @@ class LocalCore:
         for connector in self.connectors.values():
             connector.restarted()
             self.port.start_connector(connector)
+
+
+_UNKNOWN: Final = CachedCompatibility(Cached.MISS)
+
+
+def _verdict(connector: ConnectorCore, now: float) -> CachedCompatibility:
+    match connector.state:
+        case State.COMPATIBLE:
+            return CachedCompatibility(Cached.COMPATIBLE)
+        case State.INCOMPATIBLE:
+            over = connector.retry_at < now
+            return CachedCompatibility(Cached.EXPIRED if over else Cached.INCOMPATIBLE, connector.attempt)
+        case State.UNAVAILABLE:
+            return CachedCompatibility(Cached.UNAVAILABLE)
+        case State.PINGING if connector.attempt:
+            return CachedCompatibility(Cached.EXPIRED, connector.attempt)
+        case _:
+            return _UNKNOWN

@@ -95,6 +95,10 @@ class ConnectorCore:
         state: What is known of the remote.
         attempt: Failures in a row.
         retry_at: When the penalty ends, in seconds.
+        batches: Casts of instructions sent.
+        instructions: Instructions in them.
+        summaries: Summaries of deaths received.
+        certificates: Certificates in them.
         slice_size: Most certificates fanned out between two turns of the loop.
     """
 
@@ -109,6 +113,7 @@ class ConnectorCore:
         self.state = State.UNKNOWN
         self.attempt = 0
         self.retry_at = 0.0
+        self.batches = self.instructions = self.summaries = self.certificates = 0
         self.complaints = Complaints(f"ZenMonitor.Local.Connector of {remote.name}")
         self._dispatcher = dispatcher
         self._chunk_size = settings.connector_chunk_size
@@ -219,6 +224,8 @@ class ConnectorCore:
                     return
                 if parsed.problem:
                     self.complaints.add(parsed.problem, None, message)
+                self.summaries += 1
+                self.certificates += len(parsed.certificates)
                 self._add_job(_FanOut(self._monitors, iter(parsed.certificates)))
             case m.Reply():
                 if self.state is State.PINGING and parsed.ref == self._proxy:
@@ -304,6 +311,8 @@ class ConnectorCore:
             waiting = self._instructions
             batch = [waiting.popleft() for _ in range(min(self._chunk_size, len(waiting)))]
             self._counters.swept_instructions += len(batch)
+            self.batches += 1
+            self.instructions += len(batch)
             self.port.cast(batch)
         self._pacer.swept(now, more=bool(self._instructions))
 

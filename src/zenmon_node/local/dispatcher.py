@@ -60,6 +60,11 @@ class DispatcherCore:
         """True while a death waits to be delivered."""
         return bool(self._queue) or self._refs is not None
 
+    @property
+    def waiting_downs(self) -> int:
+        """References in the queue, those of demonitored ones too; of a lost node, each target counts once at first."""
+        return self._counters.enqueued_downs - self._counters.delivered_downs
+
     def enqueue(self, target: Target, references: References, reason: Term) -> None:
         """A target has died; ``references`` are all its monitors."""
         self._counters.enqueued_downs += 1 if type(references) is Reference else len(references)
@@ -68,6 +73,7 @@ class DispatcherCore:
     def enqueue_lost(self, rows: dict[Target, References], reason: Term) -> None:
         """Everything in ``rows`` fires with ``reason``. The table belongs to the Dispatcher from now on."""
         if rows:
+            self._counters.enqueued_downs += len(rows)
             self._queue.append(_Lost(rows, reason))
 
     def next_due(self, now: float) -> float | None:
@@ -88,6 +94,7 @@ class DispatcherCore:
                 return []
             self._left = self._amount
         out: list[tuple[Pid, Term]] = []
+        delivered = 0
         refs = self._refs or self._drain()
         self._refs = refs
         for _ in range(limit):
@@ -99,10 +106,13 @@ class DispatcherCore:
                 self._left = 0  # what demand is left is not saved up
                 break
             ref, target, reason = entry
+            delivered += 1
             row = self._tables.take(ref)
             if row is not None:
                 out.append((row[0], m.down_message(ref, target, reason)))
                 self._left -= 1
+        self._counters.delivered_downs += delivered
+        self._counters.processed_downs += len(out)
         if not self._left:
             self._pacer.swept(now, more=self.waiting)
         return out
@@ -114,10 +124,14 @@ class DispatcherCore:
     def _drain(self) -> Iterator[tuple[Reference, Target, Term]]:
         while self._queue:
             entry = self._queue.popleft()
-            for target, references, reason in entry if isinstance(entry, _Lost) else (entry,):
+            lost = isinstance(entry, _Lost)
+            for target, references, reason in entry if lost else (entry,):
                 if type(references) is Reference:
                     yield references, target, reason
                 else:
+                    if lost:
+                        # Counting these as the node was lost would have meant to look at every row there and then.
+                        self._counters.enqueued_downs += len(references) - 1
                     for ref in references:
                         yield ref, target, reason
 

@@ -6,6 +6,7 @@ replaced by another that goes on where it stopped.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erlang_interop.errors import Exit
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from erlang_interop.terms import Reference, Term
 
     from ..messages import Instruction
-    from .api import LocalCore
+    from .api import CachedCompatibility, LocalCore
     from .connector import ConnectorCore
     from .dispatcher import DispatcherCore
 
@@ -136,6 +137,7 @@ class Local(SweepingServer):
         work_arrived: Called when a death waits for the Dispatcher.
         settled: Called when the question whether a node is compatible is decided.
         subscriber_gone: Called when a process that had monitors has died.
+        verdict_changed: Called when something else is known of a remote node than before; no handler runs meanwhile.
     """
 
     def __init__(
@@ -145,11 +147,13 @@ class Local(SweepingServer):
         work_arrived: Callable[[], None],
         settled: Callable[[], None],
         subscriber_gone: Callable[[Pid], None],
+        verdict_changed: Callable[[Atom, CachedCompatibility], None],
     ) -> None:
         self.core = core
         self._work_arrived = work_arrived
         self._settled = settled
         self._subscriber_gone = subscriber_gone
+        self._verdict_changed = verdict_changed
         self._servers: dict[Atom, Connector] = {}
         self._unwatch_nodes: Callable[[], None] | None = None
 
@@ -190,6 +194,8 @@ class Local(SweepingServer):
                 self._go_on()
             case (Atom("EXIT"), Pid() as pid, reason):
                 self._exited(pid, reason)
+            case _Verdict():
+                self._verdict_changed(message.node, message.verdict)
             case _:
                 self.core.complaints.add("no message for the Local", None, message)
 
@@ -243,3 +249,15 @@ class Local(SweepingServer):
             self._work_arrived()
         if core.settled:
             self._settled()
+        verdict = self.core.changed_verdict(core, self.now())
+        if verdict is not None:
+            # As a message to itself: whoever is told may call anything, and a handler may be in the middle of its work.
+            self.process.send(self.process.pid, _Verdict(core.remote, verdict))
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a Local sends itself when something else is known of a node than before; no peer can forge it."""
+
+    node: Atom
+    verdict: CachedCompatibility
