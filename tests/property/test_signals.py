@@ -66,7 +66,7 @@ class Silent(LocalProcess):
         super().__init__(None, router, router.make_pid())  # type: ignore[arg-type]
         router.add(self)
 
-    def deliver(self, message: Any) -> None:
+    def deliver(self, message: Any, sender: Any = None) -> None:
         pass
 
     def ended(self, reason: Any) -> None:

@@ -148,7 +148,7 @@ class Victim(LocalProcess):
         node._router.add(self)
         node._router.register("victim", self.pid)
 
-    def deliver(self, message: Any) -> None:
+    def deliver(self, message: Any, sender: Any = None) -> None:
         pass
 
     def deliver_marked(self, message: Any, token: Any, priority: bool) -> None:

@@ -70,12 +70,20 @@ class Aliases:
             self._table.pop(ref, None)
         process.aliases.clear()
 
-    def deliver(self, ref: Reference, message: Term, token: Any = None, priority: bool = False) -> None:
+    def deliver(
+        self,
+        ref: Reference,
+        message: Term,
+        token: Any = None,
+        priority: bool = False,
+        sender: Pid | None = None,
+    ) -> None:
         """Hand ``message`` to the process whose alias ``ref`` is; to nobody when it is no alias (any more).
 
         Args:
             token: The trace token it was sent with, if it was.
             priority: Whether it was sent as a priority message: a priority alias receives it as one.
+            sender: Who sent it.
         """
         entry = self._table.get(ref)
         if entry is None:
@@ -86,7 +94,7 @@ class Aliases:
             if mode in _MONITOR_MODES:
                 self._router.demonitor(process, ref)
         if token is None and not (priority and prioritized):
-            process.deliver(message)
+            process.deliver(message, sender)
         else:
             process.deliver_marked(message, token, priority and prioritized)
 

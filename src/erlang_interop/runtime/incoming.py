@@ -29,6 +29,7 @@ from .tracing import as_token
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..terms import Atom
     from .peer import Peer
     from .process import LocalProcess
     from .signals import Router
@@ -90,35 +91,36 @@ class Incoming:
             if op == _OP_REG_SEND:
                 process = names.get(control[3])
                 if process is not None:
-                    process.deliver(payload)
+                    process.deliver(payload, control[1])
                 continue
             if op == _OP_SEND_SENDER:
                 process = processes.get(control[2])
                 if process is not None:
-                    process.deliver(payload)
+                    process.deliver(payload, control[1])
                 continue
             handlers[op](peer, control, payload)
 
     def _in_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.processes.get(control[2])
         if process is not None:
-            process.deliver(payload)
+            process.deliver(payload, peer.name)
 
     def _in_send_tt(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.processes.get(control[2])
         if process is not None:
-            _deliver_traced(process, payload, control[3])
+            sender = control[1] if control[0] == Op.SEND_SENDER_TT else peer.name
+            _deliver_traced(process, payload, control[3], sender)
 
     def _in_reg_send_tt(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         process = self._router.names.get(control[3])
         if process is not None:
-            _deliver_traced(process, payload, control[4])
+            _deliver_traced(process, payload, control[4], control[1])
 
     def _in_alias_send(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        self._router.aliases.deliver(control[2], payload)
+        self._router.aliases.deliver(control[2], payload, sender=control[1])
 
     def _in_alias_send_tt(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
-        self._router.aliases.deliver(control[2], payload, as_token(control[3]))
+        self._router.aliases.deliver(control[2], payload, as_token(control[3]), sender=control[1])
 
     def _in_altact(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         """A message or an exit signal, perhaps with priority, to a pid, a name or an alias."""
@@ -138,7 +140,7 @@ class Incoming:
             if flags & ALTACT_EXIT:
                 router.aliases.exit(sender, to, payload, token, priority)
             else:
-                router.aliases.deliver(to, payload, token, priority)
+                router.aliases.deliver(to, payload, token, priority, sender)
             return
         # Without a priority alias nobody gives anything priority.
         process = router.names.get(to) if named else router.processes.get(to)
@@ -147,7 +149,7 @@ class Incoming:
         if flags & ALTACT_EXIT:
             router.exit_signal(process, sender, payload, linked=False, token=token)
         elif token is None:
-            process.deliver(payload)
+            process.deliver(payload, sender)
         else:
             process.deliver_marked(payload, token, False)
 
@@ -282,10 +284,10 @@ class Incoming:
             raise _refusal(peer, control, "is meant for another node, or for an older incarnation", "external pids")
 
 
-def _deliver_traced(process: LocalProcess, message: Any, token: Any) -> None:
+def _deliver_traced(process: LocalProcess, message: Any, token: Any, sender: Pid | Atom) -> None:
     token = as_token(token)
     if token is None:
-        process.deliver(message)
+        process.deliver(message, sender)
     else:
         process.deliver_marked(message, token, False)
 

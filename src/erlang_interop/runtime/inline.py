@@ -11,13 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import Exit
-from ..terms import Atom
+from ..terms import Atom, Pid
 from .mailbox import UNCHANGED
 from .process import LocalProcess
 from .tracing import received
 
 if TYPE_CHECKING:
-    from ..terms import Pid, Term
+    from ..terms import Term
     from .node import Node
     from .signals import Router
     from .tracing import Token
@@ -33,6 +33,15 @@ class InlineServer:
     """
 
     process: InlineProcess
+
+    @property
+    def sender(self) -> Pid | Atom | None:
+        """Who sent the message that is being handled; only to be asked in :meth:`handle_message`.
+
+        A process; the node, where a peer says no more (``SEND``, as from nodes before OTP 21); or None for what no
+        process has sent, a DOWN or a nodeup. Which of its processes it was, a peer can say as it likes.
+        """
+        return self.process.sender
 
     @property
     def node(self) -> Node:
@@ -53,22 +62,23 @@ class InlineServer:
 class InlineProcess(LocalProcess):
     """The process an :class:`InlineServer` runs as."""
 
-    __slots__ = ("server",)
+    __slots__ = ("sender", "server")
 
     def __init__(self, node: Node, router: Router, pid: Pid, server: InlineServer) -> None:
         super().__init__(node, router, pid)
         self.server = server
+        self.sender: Pid | Atom | None = None
 
-    def deliver(self, message: Term) -> None:
+    def deliver(self, message: Term, sender: Pid | Atom | None = None) -> None:
         """Run the handler now, or behind the one that is running."""
         router = self._router
         if router.running:
-            router.ready.append((self, message))
+            router.ready.append((self, message, sender))
             return
         # What Router.run_inline was, in one frame: every message of every inline server passes here.
         router.running = True
         try:
-            self.handle(message)
+            self.handle(message, sender)
             if router.ready:
                 router.run_ready()
         finally:
@@ -82,7 +92,7 @@ class InlineProcess(LocalProcess):
         if token is None or token is UNCHANGED:
             self.deliver(message)
         elif self._router.running:
-            self._router.ready.append((_Traced(self, token), message))
+            self._router.ready.append((_Traced(self, token), message, None))
         else:
             self._router.running = True
             try:
@@ -95,12 +105,13 @@ class InlineProcess(LocalProcess):
         """Run the handler with a trace token."""
         received(self, token)
         try:
-            self.handle(message)
+            self.handle(message, token[3] if type(token[3]) is Pid else None)
         finally:
             self.trace_token = None
 
-    def handle(self, message: Term) -> None:
+    def handle(self, message: Term, sender: Pid | Atom | None) -> None:
         """Run the handler; the one place where its exception becomes an exit reason."""
+        self.sender = sender
         try:
             self.server.handle_message(message)
         except Exit as exit_:
@@ -124,7 +135,7 @@ class Turn(Protocol):
     def alive(self) -> bool:
         """Whether there is anybody to handle it."""
 
-    def handle(self, message: Term) -> None:
+    def handle(self, message: Term, sender: Pid | Atom | None) -> None:
         """Handle it."""
 
 
@@ -141,7 +152,7 @@ class _Traced:
     def alive(self) -> bool:
         return self._process.alive
 
-    def handle(self, message: Term) -> None:
+    def handle(self, message: Term, sender: Pid | Atom | None) -> None:
         self._process.handle_traced(message, self._token)
 
 

@@ -109,8 +109,13 @@ class LocalProcess:
 
     # -- what the router calls
 
-    def deliver(self, message: Term) -> None:
-        """Hand over a message. Synchronous."""
+    def deliver(self, message: Term, sender: Pid | Atom | None = None) -> None:
+        """Hand over a message. Synchronous.
+
+        Args:
+            message: Any term.
+            sender: Who sent it, or the node where no more is known; None for what the system sends.
+        """
         raise NotImplementedError
 
     def deliver_marked(self, message: Term, token: Any, priority: bool) -> None:

@@ -35,8 +35,8 @@ class Process(LocalProcess):
         #: Cancelled when an exit signal ends the process.
         self.scope = trio.CancelScope()
 
-    def deliver(self, message: Term) -> None:
-        """Put it into the mailbox."""
+    def deliver(self, message: Term, sender: Pid | Atom | None = None) -> None:
+        """Put it into the mailbox; nobody asks there who sent it."""
         self.mailbox.put(message)
 
     def deliver_marked(self, message: Term, token: Any, priority: bool) -> None:

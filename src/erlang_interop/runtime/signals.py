@@ -81,7 +81,7 @@ class Router:
         self.identifiers = Identifiers(self.processes)
         self._unlink_ids = UnlinkIds()
         self.running = False
-        self.ready: deque[tuple[Turn, Term]] = deque()
+        self.ready: deque[tuple[Turn, Term, Pid | Atom | None]] = deque()
         self._reaping = False
         self._dying: deque[tuple[LocalProcess, Term]] = deque()
         #: Carries out what a peer sent, in order: ``dispatch(peer, signals)``.
@@ -138,14 +138,14 @@ class Router:
             if dest.node == self.name:
                 process = self.processes.get(dest)
                 if process is not None:
-                    process.deliver(message)
+                    process.deliver(message, sender)
                 return SENT
             peer = self.peers.get(dest.node) or self._peer_for(dest.node)
             peer.emit(_send_sender(sender, dest), message)
             return peer.sending
         if type(dest) is Reference:
             if dest.node == self.name:
-                self.aliases.deliver(dest, message)
+                self.aliases.deliver(dest, message, sender=sender)
                 return SENT
             peer = self.peers.get(dest.node) or self._peer_for(dest.node)
             peer.emit(alias_send(peer, sender, dest), message)
@@ -162,7 +162,7 @@ class Router:
             raise BadName(f"cannot send to {dest!r}: a Pid, a Reference (alias), a name or (name, node) is needed")
         process = self.names.get(name)
         if process is not None:
-            process.deliver(message)
+            process.deliver(message, sender)
         return SENT
 
     # -- inline servers
@@ -181,9 +181,9 @@ class Router:
         """Run the handlers that came up while another was running."""
         ready = self.ready
         while ready:
-            process, message = ready.popleft()
+            process, message, sender = ready.popleft()
             if process.alive:
-                process.handle(message)
+                process.handle(message, sender)
 
     # -- links
 

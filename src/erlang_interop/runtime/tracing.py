@@ -87,12 +87,12 @@ def send_marked(
         peer.emit(_message_control(peer, process.pid, dest, token, priority), message)
         return peer.sending
     if type(dest) is Reference:
-        router.aliases.deliver(dest, message, token, priority)
+        router.aliases.deliver(dest, message, token, priority, process.pid)
         return SENT
     target = router.processes.get(dest) if type(dest) is Pid else router.names.get(dest[0])
     if target is not None:
         if token is None:
-            target.deliver(message)
+            target.deliver(message, process.pid)
         else:
             target.deliver_marked(message, token, False)
     return SENT

@@ -35,10 +35,13 @@ class Recorder(LocalProcess):
     def __init__(self, router: Router) -> None:
         super().__init__(None, router, router.make_pid())  # type: ignore[arg-type]
         self.messages: list[Any] = []
+        #: Who sent those that came with nothing.
+        self.senders: list[Any] = []
         router.add(self)
 
-    def deliver(self, message: Any) -> None:
+    def deliver(self, message: Any, sender: Any = None) -> None:
         self.messages.append(message)
+        self.senders.append(sender)
 
     def deliver_marked(self, message: Any, token: Any, priority: bool) -> None:
         self.messages.append((message, token, priority))

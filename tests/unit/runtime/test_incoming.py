@@ -10,7 +10,7 @@ from erlang_interop.errors import RemoteProtocolError
 from erlang_interop.runtime.incoming import Incoming
 from erlang_interop.terms import Atom, Pid, Reference
 from erlang_interop.wire.control import LAYOUTS, NO_PAYLOAD, Op
-from tests.unit.runtime.signals_rig import ME, REF, REMOTE, Recorder, Sink, new_router
+from tests.unit.runtime.signals_rig import ME, REF, REMOTE, THERE, Recorder, Sink, new_router
 
 if TYPE_CHECKING:
     from erlang_interop.runtime.signals import Router
@@ -55,6 +55,8 @@ async def test_messages_in_all_their_forms(router: Router, peer: Sink) -> None:
     ]
     router.dispatch(peer, [(control, index) for index, control in enumerate(plain)])
     assert process.messages == list(range(len(plain)))
+    # SEND alone does not say which process it was.
+    assert process.senders == [THERE, *[REMOTE] * (len(plain) - 1)]
     process.messages.clear()
     traced = [
         (12, empty, process.pid, TOKEN),

@@ -2,7 +2,7 @@ import pytest
 
 from erlang_interop.errors import Exit
 from erlang_interop.runtime import InlineServer, Node
-from erlang_interop.terms import Atom, Term
+from erlang_interop.terms import Atom, Pid, Term
 
 DOWN, PROCESS = Atom("DOWN"), Atom("process")
 
@@ -107,3 +107,56 @@ async def test_a_trapped_exit_is_a_message(node: Node) -> None:
     node.send(pid, "stop")
     assert second.seen == [(Atom("EXIT"), pid, Atom("told"))]
     assert node.is_alive(trapping)
+
+
+class Asking(InlineServer):
+    """Notes who sent each message; passes on what it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Term, Pid | Atom | None]] = []
+
+    def handle_message(self, message: Term) -> None:
+        if isinstance(message, tuple) and message[0] == "pass on":
+            self.process.send(message[1], message[2])
+            self.process.send(self.process.pid, message[2])
+        self.seen.append((message, self.sender))
+
+
+async def test_the_handler_knows_the_sender(node: Node) -> None:
+    server = Asking()
+    pid = node.start_inline(server, name="asking")
+    alias = server.process.alias()
+    async with node.open_process() as me:
+        for dest in (pid, "asking", ("asking", node.name), alias):
+            me.send(dest, 1)
+        me.send(alias, 2, priority=True)
+        assert server.seen == [(1, me.pid)] * 4 + [(2, me.pid)]
+        ref = server.process.monitor(me.pid)
+    assert server.seen[5:] == [((DOWN, ref, PROCESS, me.pid, Atom("normal")), None)]
+
+
+async def test_the_sender_of_a_message_that_waited(node: Node) -> None:
+    """Both wait until the first handler has run: each has its own sender then, and the first one kept its."""
+    first, second = Asking(), Asking()
+    one, two = node.start_inline(first), node.start_inline(second)
+    async with node.open_process() as me:
+        me.send(one, ("pass on", two, "text"))
+        assert first.seen == [(("pass on", two, "text"), me.pid), ("text", one)]
+        assert second.seen == [("text", one)]
+
+
+async def test_the_sender_of_a_message_with_a_trace_token(node: Node) -> None:
+    first, second = Asking(), Asking()
+    one, two = node.start_inline(first), node.start_inline(second)
+    async with node.open_process() as me:
+        me.set_trace_token((1, 0, 0, me.pid, 0))
+        me.send(one, ("pass on", two, "text"))
+        assert first.seen == [(("pass on", two, "text"), me.pid), ("text", one)]
+        assert second.seen == [("text", one)]
+
+
+async def test_a_token_from_nowhere_gives_no_sender(node: Node) -> None:
+    server = Asking()
+    node.start_inline(server)
+    server.process.deliver_marked(1, (1, 0, 0, [], 0), False)
+    assert server.seen == [(1, None)]
