@@ -77,10 +77,16 @@ class Statistics:
     """Subscriptions and their withdrawals not sent yet."""
     waiting_downs: int
     """DOWN messages not delivered yet, those of monitors taken back meanwhile too."""
+    waiting_cleanups: int
+    """Monitors of dead subscribers not withdrawn yet."""
     subscriptions: int
     """Targets on this node that other nodes monitor through our Proxy."""
+    subscription_rows: int
+    """Pairs of such a target and the Connector of a node that monitors it."""
     remote_subscribers: int
     """Connectors that do so."""
+    waiting_remote_instructions: int
+    """Subscriptions and withdrawals of theirs that have arrived and are not carried out yet."""
     waiting_certificates: int
     """Deaths not reported to them yet."""
     malformed: int
@@ -329,8 +335,11 @@ class ZenMonitor:
             connectors=len(self._core.connectors),
             waiting_instructions=sum(connector.waiting_instructions for connector in connectors),
             waiting_downs=self._core.dispatcher.waiting_downs,
+            waiting_cleanups=self._core.waiting_cleanups,
             subscriptions=len(proxy.tables),
+            subscription_rows=proxy.tables.rows,
             remote_subscribers=proxy.tables.subscribers,
+            waiting_remote_instructions=proxy.waiting_instructions,
             waiting_certificates=proxy.waiting_certificates,
             malformed=sum(one.ignored for one in complaints),
         )

@@ -12,6 +12,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Final, Protocol
 
 from erlang_interop.terms import Atom, Pid
@@ -202,6 +203,11 @@ class LocalCore:
     def busy(self) -> bool:
         """True while something is to be cleaned up."""
         return bool(self._cleanup)
+
+    @property
+    def waiting_cleanups(self) -> int:
+        """Monitors of dead subscribers that are to be withdrawn yet."""
+        return sum(map(length_hint, self._cleanup))
 
     def work(self) -> None:
         """Clean up one slice of monitors."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erlang_interop.terms import Pid
@@ -101,6 +102,11 @@ class ProxyCore:
     def waiting_certificates(self) -> int:
         """Deaths not reported yet."""
         return sum(len(batcher) for batcher in self._loaded.values())
+
+    @property
+    def waiting_instructions(self) -> int:
+        """Instructions of casts that have arrived and are not carried out yet."""
+        return sum(length_hint(job.steps) for job in self._jobs if not job.purge)
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""

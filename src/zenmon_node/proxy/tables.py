@@ -44,6 +44,11 @@ class ProxyTables:
         """Processes with at least one subscription."""
         return len(self._subscribers)
 
+    @property
+    def rows(self) -> int:
+        """Subscriptions: pairs of a target and a subscriber."""
+        return sum(map(len, self._subscribers.values()))
+
     def has_subscriber(self, subscriber: Pid) -> bool:
         """True if ``subscriber`` has at least one row."""
         return subscriber in self._subscribers

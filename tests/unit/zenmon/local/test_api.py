@@ -70,6 +70,7 @@ def test_a_dead_subscriber_is_cleaned_up_in_slices(core: LocalCore) -> None:
         core.monitor(pid(number, THERE), ME)
     other = core.monitor(TARGET, YOU)
     core.subscriber_down(ME)
+    assert core.waiting_cleanups == 5_000
     connector = core.connectors[THERE]
     connector.message(m.dead_summary(THERE, [(pid(4_999, THERE), m.NOPROC), (TARGET, m.NOPROC)]), 0.0)
     steps = 0
@@ -77,6 +78,7 @@ def test_a_dead_subscriber_is_cleaned_up_in_slices(core: LocalCore) -> None:
         core.work()
         steps += 1
     assert steps == 3
+    assert core.waiting_cleanups == 0
     assert [message[1] for _, message in core.dispatcher.deliver(0.0)] == [other]
     assert (len(core.tables), core.tables.subscribers, len(connector)) == (0, 0, 0)
 

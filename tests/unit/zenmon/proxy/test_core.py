@@ -259,9 +259,11 @@ def test_long_casts_go_in_slices_and_stay_in_order(bench: Bench) -> None:
     bench.subscribe(A, *targets)
     assert 0 < len(bench.core.tables) < 2_001
     bench.unsubscribe(A, targets[-1])  # must not overtake
+    assert bench.core.waiting_instructions == 5_001 - len(bench.core.tables)
     bench.core.handle((m.GEN_CALL, (A, ref(1)), m.PING))  # may
     assert bench.port.sent
     assert bench.finish() == 2
+    assert bench.core.waiting_instructions == 0
     assert bench.targets_watched() == targets[:-1]
 
 

@@ -65,7 +65,9 @@ def test_rows_of_a_subscriber_that_is_gone() -> None:
     tables.add(TARGET, A, ref(1))
     tables.add(TARGET, B, ref(1))
     tables.add(NAME, A, ref(2))
+    assert tables.rows == 3
     rows = tables.take_rows(A)
+    assert tables.rows == 1
     assert rows == {TARGET: ref(1), NAME: ref(2)}
     assert not tables.has_subscriber(A)
     assert tables.consume(TARGET, ref(1)) == [B]  # a death in the middle of the clean-up finds B alone
