@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -63,10 +64,16 @@ class Command:
                     stderr=subprocess.PIPE,
                     check=False,
                     env=self.environment | environment,
+                    preexec_fn=_heed_the_interrupt_key,
                 )
             )
             yield Running(process)
             nursery.cancel_scope.cancel()
+
+
+def _heed_the_interrupt_key() -> None:
+    """As a shell in the foreground has it: tests that run in the background inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Running:
