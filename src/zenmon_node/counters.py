@@ -35,3 +35,5 @@ class Counters:
     """``proxy.batcher.enqueue``: death certificates put into Batchers."""
     swept_certificates: int = 0
     """``proxy.batcher.sweep``: certificates sent to remote Connectors."""
+    contained_crashes: int = 0
+    """Not in the original: exceptions in handlers, after which the process went on."""
