@@ -117,6 +117,14 @@ bench: fixtures
 	$(if $(filter pure,$(BUILD)),$(PURE),$(INSTALLED)) $(PY) -m benchmarks --rounds $(ROUNDS) --build $(BUILD) \
 		$(if $(WRITE),--write) $(BENCH_ARGS)
 
+# A million monitors and a million subscriptions in one node of ours. MONITORS=20000 NODES=2 for a quick look.
+MONITORS ?= 1000000
+NODES ?= 4
+SCALE_ARGS ?=
+.PHONY: scale
+scale: fixtures
+	$(INSTALLED) $(PY) -m benchmarks.scale --otp $(firstword $(RELEASES)) --monitors $(MONITORS) --nodes $(NODES) $(SCALE_ARGS)
+
 .PHONY: clean
 clean:
 	rm -rf $(VENV) build dist rebar_fixtures/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -14,6 +14,7 @@ and a new subscriber watch different processes.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from erlang_interop.terms import Pid
@@ -21,6 +22,8 @@ from erlang_interop.terms import Pid
 from ..memory import compacted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from erlang_interop.terms import Reference
 
     from ..messages import Target
@@ -70,6 +73,9 @@ class ProxyTables:
     def add(self, target: Target, subscriber: Pid, ref: Reference) -> None:
         """Add a row that does not exist yet; ``ref`` is the native monitor that will tell of the death."""
         self._subscribers.setdefault(subscriber, {})[target] = ref
+        self._list(target, subscriber)
+
+    def _list(self, target: Target, subscriber: Pid) -> None:
         row = self._subscriptions.get(target)
         if row is None:
             self._subscriptions[target] = subscriber
@@ -116,6 +122,17 @@ class ProxyTables:
     def release(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
         """Finish the removal of one row from :meth:`take_rows`; the result is that of :meth:`remove`."""
         return self._unlist(target, subscriber, ref)
+
+    def monitors(self) -> Iterator[Reference]:
+        """The native monitors of all rows, those that are shared several times."""
+        return chain.from_iterable(rows.values() for rows in self._subscribers.values())
+
+    def rebuild(self) -> None:
+        """Make the table of targets anew from that of subscribers, which is the one that counts."""
+        self._subscriptions = {}
+        for subscriber, rows in self._subscribers.items():
+            for target in rows:
+                self._list(target, subscriber)
 
     def compact(self) -> None:
         """Give back memory that the rows of the past have taken."""

@@ -73,3 +73,11 @@ def test_rows_of_a_subscriber_that_is_gone() -> None:
     assert tables.consume(TARGET, ref(1)) == [B]  # a death in the middle of the clean-up finds B alone
     assert [tables.release(t, A, r) for t, r in rows.items()] == [ref(1), ref(2)]
     assert len(tables) == 0
+
+
+def test_rows_are_pairs_of_target_and_subscriber() -> None:
+    tables = ProxyTables()
+    tables.add(pid(1), pid(10), ref(1))
+    tables.add(pid(1), pid(11), ref(1))
+    tables.add(pid(2), pid(10), ref(2))
+    assert (len(tables), tables.rows) == (2, 3)

@@ -1,0 +1,220 @@
+"""``make scale``: a million monitors and a million subscriptions in one Python node, with BEAMs at the other ends.
+
+    python -m benchmarks.scale [--monitors 1000000] [--nodes 4] [--kills 100000] [--otp 25]
+                               [--parts local,proxy,shared,pure] [--json FILE]
+
+Each part has fresh BEAMs and a fresh node of ours, each an operating-system process. The BEAMs run the stand-in of
+``rebar_fixtures/apps/fixture_zen``, unthrottled. A BEAM with a process for each of a million monitors needs about 3 GB
+in all, our node up to 2 GB. Exit status: 0 done, 1 a part failed, or a check in it, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from benchmarks.report import amount, as_text
+from benchmarks.scale_meter import Phase
+from erlang_interop.errors import ErlangInteropError
+from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+#: The stand-in without its pacing.
+_FAST: Final = (
+    "#{connector_sweep_interval => 1, batcher_sweep_interval => 1, demand_interval => 1, demand_amount => 1000000}"
+)
+#: Part -> its title, what runs on the BEAMs, and how they take part; ``pure`` has one.
+PARTS: Final = {
+    "local": ("Our Local monitors processes of BEAMs", f"zen_proxy:start({_FAST})."),
+    "proxy": (
+        "Our Proxy is subscribed by BEAMs, one subscription for each process of ours",
+        f"zen_local:start({_FAST}), zen_scale:start().",
+    ),
+    "shared": (
+        "The same, each process of ours subscribed by every BEAM",
+        f"zen_local:start({_FAST}), zen_scale:start().",
+    ),
+    "pure": ("Our Proxy alone, one subscriber, casts in one piece", "zen_scale:start()."),
+}
+
+
+class ScaleError(Exception):
+    """A part failed; the message has what our node printed."""
+
+
+@dataclass
+class Outcome:
+    """What one part gave.
+
+    Attributes:
+        phases: In order.
+        found: Memory, build and the like.
+    """
+
+    phases: list[Phase] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+async def run_part(part: str, root: Path, ebin: Path, *, monitors: int, nodes: int, kills: int) -> Outcome:
+    """Run one part with fresh BEAMs and a fresh node of ours.
+
+    Args:
+        part: One of :data:`PARTS`.
+        root: The OTP of the BEAMs: the folder that holds ``bin/erl``.
+        ebin: The compiled fixtures.
+        monitors: How many in all.
+        nodes: How many BEAMs.
+        kills: How many processes are killed one by one.
+
+    Raises:
+        ScaleError: Our node failed, or found that something was not exactly once.
+        BeamDiedError: A BEAM does not start.
+    """
+    cookie = secrets.token_hex(8)
+    most = str(max(262_144, 2 * monitors))
+    async with AsyncExitStack() as stack:
+        epmd = stack.enter_context(Epmd.start(root))
+        beams = []
+        for number in range(1 if part == "pure" else nodes):
+            beam = await Beam.start_async(
+                root,
+                f"scale{number + 1}@127.0.0.1",
+                cookie,
+                epmd.port,
+                code_paths=[ebin],
+                args=("+S", "1:1", "+P", most),
+            )
+            stack.callback(beam.close)
+            await beam.eval(PARTS[part][1])
+            beams.append((beam.name, beam.pid))
+        options = {
+            "name": "py@127.0.0.1",
+            "epmd_port": epmd.port,
+            "beams": beams,
+            "monitors": monitors,
+            "kills": kills,
+        }
+        return await _run_node(part, options, cookie)
+
+
+async def _run_node(part: str, options: dict[str, Any], cookie: str) -> Outcome:
+    command = [sys.executable, "-m", "benchmarks.scale_node", part, json.dumps(options)]
+    with tempfile.TemporaryFile() as log:
+        done = await trio.run_process(
+            command,
+            cwd=PROJECT,
+            env=os.environ | {"ZENMON_COOKIE": cookie},
+            capture_stdout=True,
+            stderr=log,
+            check=False,
+        )
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip()
+    if done.returncode != 0:
+        raise ScaleError(f"part {part}: our node ended with status {done.returncode}\n{said or '(it printed nothing)'}")
+    outcome = Outcome()
+    for line in done.stdout.decode().splitlines():
+        parsed = json.loads(line)
+        if "phase" in parsed:
+            outcome.phases.append(Phase(**parsed["phase"]))
+        else:
+            outcome.found |= parsed["found"]
+    return outcome
+
+
+HEAD: Final = ["phase", "items", "seconds", "items/s", "CPU µs each", "stall ms", "of it CPU", "GC ms"]
+
+
+def table(outcome: Outcome) -> list[list[str]]:
+    """The cells of one part's table; the first line is its head."""
+    lines = [HEAD]
+    for phase in outcome.phases:
+        items = max(phase.items, 1)
+        lines.append(
+            [
+                phase.name,
+                f"{phase.items:,}",
+                f"{phase.seconds:.2f}",
+                amount(items / phase.seconds),
+                f"{phase.cpu / items * 1e6:.2f}",
+                f"{phase.stall_ms:.0f}",
+                f"{phase.stall_cpu_ms:.0f}",
+                f"{phase.gc_ms:.0f}",
+            ]
+        )
+    return lines
+
+
+def remarks(outcome: Outcome) -> str:
+    """What was found besides, in words."""
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {value:.0f}" if isinstance(value, float) else f"{value}"
+        for name, value in outcome.found.items()
+    )
+
+
+def arguments_of(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; ends the program on nonsense."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--monitors", type=int, default=1_000_000, help="monitors, and subscriptions (1000000)")
+    parser.add_argument("--nodes", type=int, default=4, help="BEAMs (4)")
+    parser.add_argument("--kills", type=int, default=100_000, help="processes killed one by one (100000)")
+    parser.add_argument("--otp", type=int, help="OTP of the BEAMs (the oldest installed)")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"a list from {','.join(PARTS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    arguments = parser.parse_args(argv)
+    arguments.chosen = arguments.parts.split(",")
+    if unknown := [part for part in arguments.chosen if part not in PARTS]:
+        parser.error(f"{', '.join(unknown)}: none of {', '.join(PARTS)}")
+    for name in ("monitors", "nodes", "kills"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name}: at least one")
+    roots = find_otp_roots()
+    if not roots or arguments.otp not in (None, *roots):
+        parser.error(f"OTP {arguments.otp or 25} is not installed: run tools/get_otp.py {arguments.otp or 25}")
+    arguments.root = roots[arguments.otp or min(roots)]
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; the exit status."""
+    arguments = arguments_of(argv)
+    built = subprocess.run(
+        [sys.executable, str(PROJECT / "tools" / "build_fixtures.py")], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if built.returncode != 0:
+        return 1
+    outcomes: dict[str, Outcome] = {}
+    for part in arguments.chosen:
+        sizes = {name: getattr(arguments, name) for name in ("monitors", "nodes", "kills")}
+        try:
+            outcomes[part] = trio.run(partial(run_part, part, arguments.root, PROJECT / built.stdout.strip(), **sizes))
+        except (ScaleError, ErlangInteropError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(f"{PARTS[part][0]}\n{as_text(table(outcomes[part]))}\n{remarks(outcomes[part])}\n", flush=True)
+    if arguments.json is not None:
+        figures = {
+            part: {"phases": [phase.as_dict() for phase in outcome.phases], "found": outcome.found}
+            for part, outcome in outcomes.items()
+        }
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
