@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from erlang_interop.terms import Atom
+
 if TYPE_CHECKING:
     from erlang_interop.terms import Pid
 
@@ -30,6 +32,11 @@ _shortened = _Shortened()
 _shortened.maxother = 80
 
 
+def shortened(what: object) -> str:
+    """``what`` as a few words of text, however large it is."""
+    return _shortened.repr(what)
+
+
 class Complaints:
     """What one server has had to ignore.
 
@@ -41,19 +48,20 @@ class Complaints:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._seen: set[tuple[str, str]] = set()
+        self._seen: set[tuple[Atom | None, str]] = set()
         self.ignored = 0
 
-    def add(self, problem: str, sender: Pid | None, what: object) -> None:
+    def add(self, problem: str, sender: Pid | Atom | None, what: object) -> None:
         """Count one, and log it if this problem is new for this sender's node.
 
         Args:
             problem: What is wrong, in a few words.
-            sender: Who sent it, where that is known.
+            sender: Who sent it; its node, where no more is known; None if not even that is.
             what: The message or the part of it; shown shortened.
         """
         self.ignored += 1
-        key = (sender.node.name if sender is not None else "", problem)
+        node = sender if sender is None or type(sender) is Atom else sender.node
+        key = (node, problem)
         if key in self._seen or len(self._seen) >= MOST_REMEMBERED:
             return
         self._seen.add(key)
@@ -61,6 +69,6 @@ class Complaints:
             "ignored a malformed message",
             server=self._server,
             problem=problem,
-            sender=str(sender) if sender is not None else "not said",
-            message=_shortened.repr(what),
+            sender="not said" if sender is None else sender.name if type(sender) is Atom else str(sender),
+            message=shortened(what),
         )

@@ -91,8 +91,8 @@ class DeadSummary:
 class Down:
     """``{'DOWN', Ref, process, Object, Reason}``: a native monitor has fired."""
 
-    ref: Any
-    object: Any
+    ref: Reference
+    object: Target
     reason: Any
 
 
@@ -109,8 +109,6 @@ class Malformed:
     """A message of no known form."""
 
     problem: str
-    sender: Pid | None = None
-    """Who sent it, where the message says so."""
 
 
 def is_target(term: Term) -> TypeGuard[Target]:
@@ -141,17 +139,17 @@ def parse_proxy_message(message: Term) -> PingCall | ProcessCast | Down | Malfor
     match message:
         case (Atom("$gen_cast"), (Atom("process"), Pid() as subscriber, instructions)):
             elements, problem = _elements(instructions)
-            return Malformed(problem, subscriber) if elements is None else ProcessCast(subscriber, elements, problem)
+            return Malformed(problem) if elements is None else ProcessCast(subscriber, elements, problem)
         case (Atom("$gen_cast"), (Atom("subscribe"), Pid() as subscriber, targets)):
             elements, problem = _elements(targets)
             if elements is None:
-                return Malformed(problem, subscriber)
+                return Malformed(problem)
             return ProcessCast(subscriber, [(SUBSCRIBE, target) for target in elements], problem)
         case (Atom("$gen_call"), (Pid() as caller, tag), request):
             if request == PING:
                 return PingCall(_reply_to(caller, tag), tag)
-            return Malformed("a call the Proxy does not know", caller)
-        case (Atom("DOWN"), ref, Atom("process"), object_, reason):
+            return Malformed("a call the Proxy does not know")
+        case (Atom("DOWN"), Reference() as ref, Atom("process"), object_, reason) if is_target(object_):
             return Down(ref, object_, reason)
         case (Atom("$gen_cast"), _):
             return Malformed("a cast the Proxy does not know")
@@ -173,7 +171,7 @@ def parse_connector_message(message: Term) -> DeadSummary | Reply | Down | Malfo
             return Malformed(problem) if elements is None else DeadSummary(node, elements, problem)
         case (Reference() as ref, answer):
             return Reply(ref, answer)
-        case (Atom("DOWN"), ref, Atom("process"), object_, reason):
+        case (Atom("DOWN"), Reference() as ref, Atom("process"), object_, reason) if is_target(object_):
             return Down(ref, object_, reason)
         case _:
             return Malformed("no message for a Connector")

@@ -87,8 +87,11 @@ def _truncate(term: Any, levels: int, max_binary_size: int) -> Any:
     return TRUNCATED
 
 
-def _truncate_binary(term: bytes | bytearray | memoryview | str, max_binary_size: int) -> bytes | str:
-    data = term.encode() if isinstance(term, str) else bytes(term)
+def _truncate_binary(term: bytes | bytearray | memoryview | str, max_binary_size: int) -> bytes | str | Atom:
+    try:
+        data = term.encode() if isinstance(term, str) else bytes(term)
+    except UnicodeEncodeError:
+        return TRUNCATED  # half of a surrogate pair
     if len(data) > max_binary_size:
         return data[: max_binary_size - len(ELLIPSIS)] + ELLIPSIS
     return term if isinstance(term, str) else data

@@ -88,6 +88,9 @@ class Remote:
         if self.connected and subscriber == self.connector:
             self.to_here.append(m.dead_summary(self.name, certificates))
 
+    def held_monitors(self) -> list[Reference]:
+        return list(self.monitors)
+
     # -- ConnectorPort, for our Connector of this node
 
     def is_connected(self) -> bool:

@@ -83,7 +83,7 @@ class Connector(SweepingServer):
 
     def receive(self, message: Term) -> None:
         """A summary, a pong, or the end of the Proxy."""
-        self.core.message(message, self.now())
+        self.core.message(message, self.now(), self.sender)
         self._rearm()
 
     def tick(self) -> None:
@@ -197,7 +197,7 @@ class Local(SweepingServer):
             case _Verdict():
                 self._verdict_changed(message.node, message.verdict)
             case _:
-                self.core.complaints.add("no message for the Local", None, message)
+                self.core.complaints.add("no message for the Local", self.sender, message)
 
     def _exited(self, pid: Pid, reason: Term) -> None:
         for node, server in self._servers.items():

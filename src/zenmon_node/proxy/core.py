@@ -6,7 +6,8 @@ subscriber, through that subscriber's Batcher. The process it runs in is in ``se
 
 What the original does not do, and this one does: it releases the native monitor with the last subscriber; it watches
 every subscriber from its first subscription, so that nothing is left behind by a Connector that is gone; a bare name
-can be subscribed; a name that has moved gets a monitor of its own; and no message makes it crash.
+can be subscribed; a name that has moved gets a monitor of its own; no message makes it crash; and after an exception it
+goes on where it was (:meth:`ProxyCore.recover`).
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
 
 from erlang_interop.terms import Pid
 
 from .. import messages as m
-from ..complaints import Complaints
+from ..complaints import Complaints, shortened
 from ..counters import Counters
 from ..pacing import SLICE
-from ..truncator import truncate
+from ..truncator import TRUNCATED, truncate
 from .batcher import BatcherCore
 from .tables import ProxyTables
 
@@ -33,6 +36,12 @@ if TYPE_CHECKING:
     from erlang_interop.terms import Atom, Reference, Term
 
     from ..config import Settings
+
+
+#: What summaries weigh, as ``batcher.weigh`` has it, after which the loop has a turn: some ten milliseconds' work.
+SWEEP_WEIGHT: Final = 1024 * 1024
+
+_log = structlog.get_logger("zenmon_node")
 
 
 class ProxyPort(Protocol):
@@ -56,6 +65,9 @@ class ProxyPort(Protocol):
     def send_summary(self, subscriber: Pid, certificates: list[m.Certificate]) -> None:
         """Send a batch of certificates."""
 
+    def held_monitors(self) -> list[Reference]:
+        """Those that :meth:`monitor` has made and that have neither fired nor been given back."""
+
 
 @dataclass(slots=True)
 class _Job:
@@ -63,6 +75,8 @@ class _Job:
 
     subscriber: Pid
     steps: Iterator[Any] | None
+    sender: Pid | Atom | None = None
+    """Who is to be blamed for what is wrong with them."""
     purge: bool = False
 
 
@@ -117,20 +131,20 @@ class ProxyCore:
 
     # -- messages
 
-    def handle(self, message: Term) -> None:
-        """One message, from whomever."""
+    def handle(self, message: Term, sender: Pid | Atom | None = None) -> None:
+        """One message, from whomever; ``sender`` is who is to be blamed for it."""
         parsed = m.parse_proxy_message(message)
         match parsed:
             case m.Down():
                 self._down(parsed)
             case m.ProcessCast():
                 if parsed.problem:
-                    self.complaints.add(parsed.problem, parsed.subscriber, message)
-                self._add_job(_Job(parsed.subscriber, iter(parsed.instructions)))
+                    self.complaints.add(parsed.problem, sender, message)
+                self._add_job(_Job(parsed.subscriber, iter(parsed.instructions), sender))
             case m.PingCall():
                 self._port.send(parsed.reply_to, m.pong_reply(parsed.tag))
             case m.Malformed():
-                self.complaints.add(parsed.problem, parsed.sender, message)
+                self.complaints.add(parsed.problem, sender, message)
 
     def _down(self, down: m.Down) -> None:
         if type(down.object) is Pid and self._watched.get(down.object) == down.ref:
@@ -146,7 +160,13 @@ class ProxyCore:
                 self._certify(down.object[0], down.reason, told)
 
     def _certify(self, target: m.Target, reason: Term, subscribers: list[Pid]) -> None:
-        reason = truncate(reason, depth=self._settings.truncation_depth, max_binary_size=self._settings.max_binary_size)
+        limits = self._settings
+        try:
+            reason = truncate(reason, depth=limits.truncation_depth, max_binary_size=limits.max_binary_size)
+        except Exception:
+            # A process written in Python may end with any object, and an object may do anything.
+            _log.exception("a reason could not be truncated", target=shortened(target))
+            reason = TRUNCATED
         for subscriber in subscribers:
             batcher = self._batchers.get(subscriber)
             if batcher is None:
@@ -162,8 +182,7 @@ class ProxyCore:
     def _subscriber_gone(self, subscriber: Pid) -> None:
         """A subscriber has died or its node is not connected any more: nothing of it may stay."""
         del self._watched[subscriber]
-        self._batchers.pop(subscriber, None)
-        self._loaded.pop(subscriber, None)
+        self._drop_batcher(subscriber)
         # In line behind its casts that wait, ahead of those that come when its node is connected again.
         self._add_job(_Job(subscriber, None, purge=True))
 
@@ -188,6 +207,7 @@ class ProxyCore:
             if job.steps is None:
                 # All rows at once, so that a death from now on finds none; the monitors step by step.
                 job.steps = iter(self.tables.take_rows(job.subscriber).items())
+                self._drop_batcher(job.subscriber)  # of deaths since it has gone
             if job.purge:
                 for target, ref in islice(job.steps, limit):
                     limit -= 1
@@ -195,9 +215,16 @@ class ProxyCore:
                     if free is not None:
                         self._port.demonitor(free)
             elif self._watch(job.subscriber):
-                for instruction in islice(job.steps, limit):
-                    limit -= 1
-                    self._apply(job.subscriber, instruction)
+                instruction: Any = None
+                try:
+                    for instruction in islice(job.steps, limit):
+                        limit -= 1
+                        self._apply(job, instruction)
+                except Exception:
+                    self._give_up(job.subscriber, instruction)
+                    raise
+            elif job.sender is not None and job.sender != job.subscriber:
+                self.complaints.add("instructions for a process that cannot be reached", job.sender, job.subscriber)
             if limit > 0:
                 self._jobs.popleft()
 
@@ -209,12 +236,13 @@ class ProxyCore:
             self._watched[subscriber] = self._port.monitor(subscriber)
         return True
 
-    def _apply(self, subscriber: Pid, term: object) -> None:
+    def _apply(self, job: _Job, term: object) -> None:
+        subscriber = job.subscriber
         instruction = m.parse_instruction(term)
         if instruction is None:
-            self.complaints.add("a malformed instruction", subscriber, term)
             if type(term) is tuple and len(term) == 2 and term[0] == m.SUBSCRIBE:
                 self._certify(term[1], m.NOPROC, [subscriber])  # whatever it is, nothing of that kind lives
+            self.complaints.add("a malformed instruction", job.sender, term)
             return
         op, target = instruction
         if op == m.UNSUBSCRIBE:
@@ -231,6 +259,13 @@ class ProxyCore:
                 ref = self._port.monitor(target)
             self.tables.add(target, subscriber, ref)
 
+    def _give_up(self, subscriber: Pid, term: object) -> None:
+        """An instruction has raised and is not repeated: who has subscribed with it learns that it is not served."""
+        instruction = m.parse_instruction(term)
+        if instruction is not None and instruction[0] == m.SUBSCRIBE:
+            self.tables.remove(instruction[1], subscriber)
+            self._certify(instruction[1], m.NOPROC, [subscriber])
+
     # -- sweeps
 
     def next_due(self, now: float) -> float | None:
@@ -240,20 +275,65 @@ class ProxyCore:
         return min((batcher.pacer.due(now) for batcher in self._loaded.values()), default=None)
 
     def sweep(self, now: float) -> None:
-        """Send the summaries that are due."""
+        """Send the summaries that are due, those that have waited longest first, as many as one turn of the loop bears.
+
+        Those that are left are still due: call it again, after a turn of the loop.
+        """
+        room = SWEEP_WEIGHT
         for batcher in list(self._loaded.values()):
-            node = batcher.subscriber.node
+            subscriber = batcher.subscriber
+            if room <= 0:
+                return
             if not batcher.pacer.is_due(now):
                 continue
-            if not self._port.can_reach(node):
+            if not self._port.can_reach(subscriber.node):
                 # Its DOWN is on the way; sending would open a connection that somebody may have closed on purpose.
-                del self._loaded[batcher.subscriber]
-                del self._batchers[batcher.subscriber]
-            elif self._port.is_busy(node):
+                self._drop_batcher(subscriber)
+            elif self._port.is_busy(subscriber.node):
                 batcher.pacer.swept(now, more=True)
             else:
-                certificates = batcher.sweep(now)
-                self._counters.swept_certificates += len(certificates)
-                self._port.send_summary(batcher.subscriber, certificates)
-                if not len(batcher):
-                    del self._loaded[batcher.subscriber]
+                room -= self._send_summary(batcher, now)
+                del self._loaded[subscriber]
+                if len(batcher):
+                    self._loaded[subscriber] = batcher  # behind the others
+
+    def _send_summary(self, batcher: BatcherCore, now: float) -> int:
+        """Send the next summary of a batcher. The result is what it weighs."""
+        certificates = batcher.sweep(now)
+        try:
+            self._port.send_summary(batcher.subscriber, certificates)
+        except Exception:
+            if batcher.failed:
+                _log.error(
+                    "a summary is lost: it could not be sent twice",
+                    subscriber=str(batcher.subscriber),
+                    certificates=len(certificates),
+                )
+            else:
+                batcher.put_back(certificates)
+            batcher.failed = not batcher.failed
+            raise
+        batcher.failed = False
+        self._counters.swept_certificates += len(certificates)
+        return batcher.weight
+
+    def _drop_batcher(self, subscriber: Pid) -> None:
+        self._batchers.pop(subscriber, None)
+        self._loaded.pop(subscriber, None)
+
+    # -- after an exception
+
+    def recover(self) -> None:
+        """Go on after an exception in any other method: to be called once the exception has been logged.
+
+        What has raised is not repeated, but for a summary, which is tried once more. An instruction that has raised is
+        dealt with by then, see :meth:`work`. Here all tables are made to fit the rows of the subscribers and the
+        watches on them: whatever native monitor guards none of these is given back. It takes time for each row, and
+        nothing else happens meanwhile.
+        """
+        self.tables.rebuild()
+        needed = {*self.tables.monitors(), *self._watched.values()}
+        for ref in self._port.held_monitors():
+            if ref not in needed:
+                self._port.demonitor(ref)
+        self._loaded = {subscriber: batcher for subscriber, batcher in self._batchers.items() if len(batcher)}

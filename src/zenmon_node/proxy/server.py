@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from erlang_interop.errors import EncodeError
-from erlang_interop.etf import encode
 
 from .. import messages as m
+from ..complaints import shortened
 from ..sweeping import SweepingServer
 from ..truncator import TRUNCATED
 from .core import ProxyCore
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from ..config import Settings
     from ..counters import Counters
+
+_log = structlog.get_logger("zenmon_node")
 
 
 class Proxy(SweepingServer):
@@ -30,6 +34,7 @@ class Proxy(SweepingServer):
     core: ProxyCore
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
+        super().__init__(counters)
         self._settings = settings
         self._counters = counters
 
@@ -50,7 +55,7 @@ class Proxy(SweepingServer):
 
     def receive(self, message: Term) -> None:
         """A ping, instructions, or a death."""
-        self.core.handle(message)
+        self.core.handle(message, self.sender)
         self.wake_at(self.core.next_due(self.now()))
 
     def tick(self) -> None:
@@ -59,6 +64,11 @@ class Proxy(SweepingServer):
         self.core.work()
         self.core.sweep(now)
         self.wake_at(self.core.next_due(now))
+
+    def recover(self) -> None:
+        """Go on after an exception in one of the above."""
+        self.core.recover()
+        self.wake_at(self.core.next_due(self.now()))
 
     def idle(self) -> None:
         """Give back memory."""
@@ -88,17 +98,26 @@ class Proxy(SweepingServer):
             self.process.send(dest, message)
 
     def send_summary(self, subscriber: Pid, certificates: list[m.Certificate]) -> None:
-        """Send a batch; a reason that no external term can carry costs itself, not the others."""
+        """Send a batch; a reason that no external term can carry, or none for that node, costs itself, not the others.
+
+        What cannot be sent is found by halves: its other halves are summaries of their own, in order.
+        """
         try:
             self.process.send(subscriber, m.dead_summary(self.node.name, certificates))
-        except EncodeError:
-            sound = [(target, reason if _encodable(reason) else TRUNCATED) for target, reason in certificates]
-            self.process.send(subscriber, m.dead_summary(self.node.name, sound))
+        except EncodeError as error:
+            if len(certificates) > 1:
+                middle = len(certificates) // 2
+                self.send_summary(subscriber, certificates[:middle])
+                self.send_summary(subscriber, certificates[middle:])
+                return
+            target, reason = certificates[0]
+            if reason is TRUNCATED:
+                _log.error(
+                    "a death cannot be reported", subscriber=str(subscriber), target=shortened(target), error=str(error)
+                )
+            else:
+                self.send_summary(subscriber, [(target, TRUNCATED)])
 
-
-def _encodable(term: Term) -> bool:
-    try:
-        encode(term)
-    except EncodeError:
-        return False
-    return True
+    def held_monitors(self) -> list[Reference]:
+        """All monitors of the process."""
+        return list(self.process.monitors)

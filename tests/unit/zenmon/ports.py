@@ -63,6 +63,9 @@ class FakeProxyPort(Refs):
     def send_summary(self, subscriber: Pid, certificates: list[Certificate]) -> None:
         self.summaries.append((subscriber, certificates))
 
+    def held_monitors(self) -> list[Reference]:
+        return list(self.monitors)
+
     def monitors_of(self, target: Target) -> list[Reference]:
         return [ref for ref, watched in self.monitors.items() if watched == target]
 

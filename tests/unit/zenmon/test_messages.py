@@ -75,10 +75,12 @@ def test_malformed_for_the_proxy(message: Term) -> None:
     assert isinstance(m.parse_proxy_message(message), m.Malformed)
 
 
-def test_malformed_names_its_sender_where_it_can() -> None:
-    assert m.parse_proxy_message((m.GEN_CALL, (SUB, REF), Atom("no"))) == m.Malformed(
-        "a call the Proxy does not know", SUB
-    )
+@pytest.mark.parametrize("object_", [[], 5, (), (NODE,), (NODE, [1]), None, {}, b"worker"])
+def test_a_down_of_what_cannot_be_monitored_is_malformed(object_: Term) -> None:
+    message = (m.DOWN, REF, m.PROCESS, object_, m.NOPROC)
+    assert isinstance(m.parse_proxy_message(message), m.Malformed)
+    assert isinstance(m.parse_connector_message(message), m.Malformed)
+    assert isinstance(m.parse_proxy_message((m.DOWN, [REF], m.PROCESS, NAMED, m.NOPROC)), m.Malformed)
 
 
 @pytest.mark.parametrize(

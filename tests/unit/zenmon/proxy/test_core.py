@@ -241,10 +241,11 @@ def test_nonsense_is_ignored_and_logged(bench: Bench, message: Term) -> None:
 
 def test_the_good_instructions_around_a_bad_one_count(bench: Bench) -> None:
     with capture_logs() as logs:
-        bench.core.handle((m.GEN_CAST, (m.PROCESS, A, ImproperList([(m.SUBSCRIBE, T1), 5, (m.SUBSCRIBE, T2)], 7))))
+        message = (m.GEN_CAST, (m.PROCESS, A, ImproperList([(m.SUBSCRIBE, T1), 5, (m.SUBSCRIBE, T2)], 7)))
+        bench.core.handle(message, B)
     assert bench.targets_watched() == [T1, T2]
     assert [log["problem"] for log in logs] == ["an improper list", "a malformed instruction"]
-    assert logs[1]["sender"] == str(A)
+    assert [log["sender"] for log in logs] == [str(B), str(B)]
 
 
 @pytest.mark.parametrize("target", [123, (b"name", HERE), [T1], (Atom("n"), HERE, 1)])
