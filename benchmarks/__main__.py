@@ -20,7 +20,7 @@ import trio
 
 from benchmarks import micro, report
 from benchmarks.contest import CONTENDERS, PROJECT, BenchmarkError, Results, run_rounds
-from benchmarks.workloads import GROUPS
+from benchmarks.workloads import GROUPS, ROWS, ZEN_ROWS
 from erlang_interop.errors import ErlangInteropError
 from erlang_interop.testing.beam import find_otp_roots
 
@@ -46,6 +46,7 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--groups", default=",".join(GROUPS), help=f"a list from {','.join(GROUPS)}")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each measurement of a rate (0.5)")
     parser.add_argument("--monitors", type=int, default=50_000, help="monitors of W5 (50000)")
+    parser.add_argument("--zen-monitors", type=int, default=100_000, help="monitors of ZenMonitor's workloads (100000)")
     parser.add_argument("--otp", type=int, help="OTP of driver and BEAM peer (the oldest installed)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all rounds")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
@@ -81,8 +82,12 @@ def main(argv: list[str] | None = None) -> int:
     costs = micro.measure()
     print(f"\nMedians of {arguments.rounds} rounds; ratios within a round: median (least to greatest).")
     print(*(f"{contender.title}: {results.builds[contender.key]}" for contender in results.contenders), sep="; ")
-    print(f"\n{report.as_text(report.table(results))}")
-    print(f"\nCPU for one item, µs\n{report.as_text(report.cpu_table(results))}")
+    measured = arguments.groups.split(",")
+    for rows in (ROWS, ZEN_ROWS):
+        if not any(row.group in measured for row in rows):
+            continue
+        print(f"\n{report.as_text(report.table(results, rows))}")
+        print(f"\nCPU for one item, µs\n{report.as_text(report.cpu_table(results, rows))}")
     print(f"\nWire alone, {'compiled' if costs[0].compiled else 'interpreted'}, ns for one message")
     print(report.as_text(report.micro_table(costs)))
     if arguments.json is not None:
@@ -104,6 +109,7 @@ async def _contest(arguments: argparse.Namespace, ebin: Path) -> Results:
         groups=arguments.groups.split(","),
         seconds=arguments.seconds,
         monitors=arguments.monitors,
+        zen_monitors=arguments.zen_monitors,
         progress=lambda line: print(line, flush=True),
     )
 

@@ -27,18 +27,18 @@ from erlang_interop.terms import Atom
 from erlang_interop.testing.beam import Beam, Epmd
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from erlang_interop.terms import Term
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-ONE_SCHEDULER: Final = ("+S", "1:1")
-"""A BEAM on one core, as our node is."""
+BEAM_ARGUMENTS: Final = ("+S", "1:1", "-kernel", "connect_all", "false")
+"""A BEAM on one core, as our node is, whose `global` stays out of what is measured."""
 GROUP_LIMIT_S: Final = 120.0
 PEER_START_LIMIT_S: Final = 30.0
 
 Figures = dict[str, dict[str, float]]
-"""Workload to the figures of the driver's result: per_second, p50_us, p99_us, driver_cpu_us, peer_cpu_us."""
+"""Workload to the figures of the driver's result: those of ``workloads.Metric``, driver_cpu_us, peer_cpu_us."""
 
 _numbers = count(1)
 
@@ -62,6 +62,10 @@ class Contender:
     title: str
     process: Literal["beam", "inline", "mailbox"]
     build: Literal["installed", "pure"] = "installed"
+
+    def takes_part_in(self, group: str) -> bool:
+        """False where it would be another contender once more: a Proxy is an inline server in any case."""
+        return self.process != "mailbox" or group != "zen_proxy"
 
 
 CONTENDERS: Final = {
@@ -114,6 +118,7 @@ async def run_rounds(
     groups: Sequence[str] = GROUPS,
     seconds: float = 0.5,
     monitors: int = 50_000,
+    zen_monitors: int = 100_000,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Results:
     """Let every contender run ``rounds`` times.
@@ -126,6 +131,7 @@ async def run_rounds(
         groups: Groups of workloads, as ``bench_driver:workloads/0`` names them.
         seconds: How long each measurement of a rate should take.
         monitors: How many monitors W5 sets.
+        zen_monitors: How many monitors and subscriptions ZenMonitor's workloads make.
         progress: Called with a line at the start of each run.
 
     Raises:
@@ -139,7 +145,10 @@ async def run_rounds(
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 progress(f"round {number + 1} of {rounds}: {contender.title}")
                 run = _Run(root, ebin, epmd.port, contender)
-                figures, build = await run.measure(groups, seconds, monitors)
+                figures, build = await run.measure(
+                    [group for group in groups if contender.takes_part_in(group)],
+                    {Atom("seconds"): seconds, Atom("monitors"): monitors, Atom("zen_monitors"): zen_monitors},
+                )
                 results.rounds[-1][contender.key] = figures
                 results.builds[contender.key] = build
     return results
@@ -176,23 +185,22 @@ class _Run:
         self._cookie = secrets.token_hex(8)
         self._number = next(_numbers)
 
-    async def measure(self, groups: Sequence[str], seconds: float, monitors: int) -> tuple[Figures, str]:
-        """Run the groups one after the other; their figures, and what the peer says of its build."""
+    async def measure(self, groups: Sequence[str], options: Mapping[Atom, float]) -> tuple[Figures, str]:
+        """Run the groups one after the other; their figures, and what the peer says of its build.
+
+        Args:
+            groups: Their names.
+            options: Further options of ``bench_driver:run/2``.
+        """
         figures: Figures = {}
         peer_name = f"peer{self._number}@127.0.0.1"
         async with self._peer(peer_name) as peer, self._beam(f"driver{self._number}@127.0.0.1") as driver:
             if await driver.eval(f"net_kernel:connect_node('{peer_name}').") is not True:
                 raise BenchmarkError(f"the driver cannot connect to {self._contender.title}")
             for group in groups:
-                options = format_term(
-                    {
-                        Atom("groups"): [Atom(group)],
-                        Atom("seconds"): seconds,
-                        Atom("monitors"): monitors,
-                        Atom("peer_os_pid"): peer.os_pid,
-                    }
-                )
-                for result in await self._evaluate(driver, peer, f"bench_driver:run('{peer_name}', {options})."):
+                all_options = {**options, Atom("groups"): [Atom(group)], Atom("peer_os_pid"): peer.os_pid}
+                source = f"bench_driver:run('{peer_name}', {format_term(all_options)})."
+                for result in await self._evaluate(driver, peer, source):
                     named = {key.name: value for key, value in result.items()}
                     figures[named.pop("workload").name] = named
         return figures, peer.build
@@ -227,9 +235,9 @@ class _Run:
 
     @asynccontextmanager
     async def _beam(self, name: str) -> AsyncIterator[Beam]:
-        # Hidden: `global` of either BEAM stays out of what is measured.
+        # Visible, for ZenMonitor looks at no other nodes.
         beam = await Beam.start_async(
-            self._root, name, self._cookie, self._epmd_port, hidden=True, code_paths=[self._ebin], args=ONE_SCHEDULER
+            self._root, name, self._cookie, self._epmd_port, code_paths=[self._ebin], args=BEAM_ARGUMENTS
         )
         try:
             yield beam

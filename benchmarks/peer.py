@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from benchmarks.zen_peer import ZenPeer
 from erlang_interop import Atom, EpmdAddress, Exit, InlineServer, Pid, Reference, open_node, terms
 from erlang_interop.otp import gen
 from erlang_interop.wire import channel
@@ -44,10 +45,11 @@ class Sink(InlineServer):
     """The messages of ``bench_peer`` and their answers: an inline server, and what :func:`mailbox_sink` hands them to.
 
     Args:
+        zen: What ZenMonitor's requests are handed to.
         mailbox: The process that takes the messages, if it is one with a mailbox; None: it is an inline server.
     """
 
-    def __init__(self, mailbox: Process | None = None) -> None:
+    def __init__(self, zen: ZenPeer, mailbox: Process | None = None) -> None:
         self._mailbox = mailbox is not None
         if mailbox is not None:
             self._me: LocalProcess = mailbox
@@ -63,6 +65,7 @@ class Sink(InlineServer):
             Atom("bulk_back"): self._bulk_back,
             Atom("mkpids"): self._make_pids,
             Atom("monitor_all"): self._monitor_all,
+            Atom("zen"): zen.handle,
         }
 
     def started(self) -> None:
@@ -158,9 +161,9 @@ class Sink(InlineServer):
         self._me.send(sender, (ref, Atom("set")))
 
 
-async def mailbox_sink(process: Process) -> None:
+async def mailbox_sink(process: Process, zen: ZenPeer) -> None:
     """The sink as a task with a mailbox."""
-    sink = Sink(process)
+    sink = Sink(zen, process)
     while True:
         sink.handle_message(await process.receive())
 
@@ -232,10 +235,11 @@ def percentile(percent: int, values: list[float]) -> float:
 async def serve(name: str, epmd_port: int, process: str) -> None:
     """Be the peer until standard input ends."""
     async with open_node(name, epmd=EpmdAddress(port=epmd_port)) as node:
+        zen = ZenPeer(node, mailbox=process == "mailbox")
         if process == "mailbox":
-            node.spawn(mailbox_sink, name="sink")
+            node.spawn(mailbox_sink, zen, name="sink")
         else:
-            node.start_inline(Sink(), name="sink")
+            node.start_inline(Sink(zen), name="sink")
         compiled = [module.__name__ for module in (terms, channel) if not str(module.__file__).endswith(".py")]
         print("ready", "compiled" if compiled else "interpreted", *compiled, flush=True)
         await trio.lowlevel.wait_readable(0)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.workloads import ROWS
+from benchmarks.workloads import ROWS, ZEN_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.contest import Results
     from benchmarks.micro import Cost
+    from benchmarks.workloads import Row
 
 
 def amount(value: float | None) -> str:
@@ -35,14 +36,14 @@ def ratio(ratios: list[float]) -> str:
     return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def table(results: Results) -> list[list[str]]:
-    """The cells of the main table; the first line is its head."""
+def table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
+    """The cells of the table of ``rows``, those that were measured; the first line is its head."""
     others = [contender for contender in results.contenders if contender.key != "beam"]
     head = ["", "workload", "BEAM"]
     for contender in others:
         head += [contender.title, "ratio to BEAM"]
     lines = [head]
-    for row in ROWS:
+    for row in rows:
         if not any(results.values(contender.key, row.workload, row.metric) for contender in results.contenders):
             continue
         cells = [row.label, row.title, amount(results.median("beam", row.workload, row.metric))]
@@ -53,11 +54,11 @@ def table(results: Results) -> list[list[str]]:
     return lines
 
 
-def cpu_table(results: Results) -> list[list[str]]:
+def cpu_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
     """CPU time of either side for one item, in microseconds."""
     lines = [["", "workload", *(f"{c.title}: peer / driver" for c in results.contenders)]]
-    for workload in dict.fromkeys(row.workload for row in ROWS):
-        row = next(row for row in ROWS if row.workload == workload)
+    for workload in dict.fromkeys(row.workload for row in rows):
+        row = next(row for row in rows if row.workload == workload)
         cells = []
         for contender in results.contenders:
             peer = results.median(contender.key, workload, "peer_cpu_us")
@@ -95,6 +96,30 @@ def as_markdown(lines: list[list[str]]) -> str:
     return "\n".join([rows[0], "|---" * text + "|---:" * (len(lines[0]) - text) + "|", *rows[1:]])
 
 
+def zen_section(results: Results) -> str:
+    """The part of the document on ZenMonitor."""
+    return f"""## ZenMonitor
+
+The peer is a Proxy or a Local with 100,000 distinct targets; the driver is the other side, written for this in
+plain Erlang, so that the peer is what is measured. What stands under "BEAM" is the stand-in for ZenMonitor of this
+project's tests (`rebar_fixtures/apps/fixture_zen`), with the same work to do. It is not the genuine ZenMonitor, and
+nothing here says how fast that is.
+
+For the rates the settings let everything through at once (sweeps and demand every millisecond, up to a million at a
+time); for pace and times they are the defaults. Each run checks that every subscription and every monitor has
+fired exactly once.
+
+- *Subscriptions* count when their native monitors are in place, certificates and DOWNs when the last one has arrived.
+- *One ends*: a single death while nothing else happens, 20 times, at any moment between two sweeps of a hundred
+  milliseconds. A BEAM's sweep runs on, work or not; here an idle server sweeps soon after something has come. From a
+  death to its DOWN both times add up.
+- *Memory* is what all tables of the peer take for each of 100,000: native monitors, references and pids included. BEAM:
+  `erlang:memory(total)` after a garbage collection of all processes. Python: `tracemalloc`, bytes of all objects.
+
+{as_markdown(table(results, ZEN_ROWS))}
+"""
+
+
 def document(results: Results, costs: Sequence[Cost]) -> str:
     """The text of ``docs/benchmarks.md``."""
     builds = "; ".join(f"{c.title}: {results.builds[c.key]}" for c in results.contenders)
@@ -104,20 +129,21 @@ Written by `make bench WRITE=1`. One driver, a BEAM, sends the same load to a BE
 machine over the loopback address, each BEAM with one scheduler (`+S 1:1`). Driver and peer are fresh in every run;
 the order is reversed in every second round. Medians of {len(results.rounds)} rounds. **Compare the ratios**: they are
 formed within a round, the least and the greatest in brackets. The figures themselves belong to the machine of the day.
-For rates a ratio above 1 is better than a BEAM, for times (µs) one below 1.
+For rates a ratio above 1 is better than a BEAM, for times and memory one below 1.
 
 The load goes to one process. As an *inline server* its handler runs where the message arrives; with a *mailbox* it is
 a task that waits for messages, as most programs have it. Peers: {builds}.
 
-{as_markdown(table(results))}
+{as_markdown(table(results, ROWS))}
 
 W1 is limited by the sending BEAM: when the peer empties the socket at once, that BEAM writes each message by itself.
 
+{zen_section(results)}
 ## CPU for one item, in µs
 
 User and system time of the two operating-system processes, counted by the system in steps of 10 ms.
 
-{as_markdown(cpu_table(results))}
+{as_markdown(cpu_table(results, (*ROWS, *ZEN_ROWS)))}
 
 ## Codec and wire alone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Metric = Literal["per_second", "p50_us", "p99_us"]
+Metric = Literal["per_second", "p50_us", "p99_us", "p50_ms", "bytes_each"]
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,10 @@ class Row:
     """One line of the table.
 
     Attributes:
-        label: The family of the workload, W1 to W5.
+        label: The family of the workload, W1 to W7.
         group: The group of ``bench_driver`` that measures it.
         workload: Its name in the driver's results.
-        metric: Which figure of the result. More is better for rates, less for latencies.
+        metric: Which figure of the result. More is better for rates, less for times and memory.
         title: In words. "Peer" is the node that is measured; the driver is a BEAM.
     """
 
@@ -55,4 +55,22 @@ ROWS: Final = (
 )
 """Names of groups and workloads are those of ``bench_driver``; a name it does not know stops the run."""
 
-GROUPS: Final = tuple(dict.fromkeys(row.group for row in ROWS))
+ZEN_ROWS: Final = (
+    Row("W6", "zen_proxy", "zen_subscribe", "per_second", "subscriptions to processes of the peer, 5,000 a cast, /s"),
+    Row("W6", "zen_proxy", "zen_subscribe_at_once", "per_second", "… all in one cast, /s"),
+    Row("W6", "zen_proxy", "zen_subscribe_again", "per_second", "… of what is subscribed already, /s"),
+    Row("W6", "zen_proxy", "zen_unsubscribe", "per_second", "… taken back, /s"),
+    Row("W6", "zen_proxy", "zen_certificates", "per_second", "… these end: death certificates from the peer, /s"),
+    Row("W6", "zen_proxy", "zen_certificate_latency", "p50_ms", "… one ends, until its certificate is here, median ms"),
+    Row("W6", "zen_proxy", "zen_subscription_bytes", "bytes_each", "memory of a subscription in the peer, bytes"),
+    Row("W7", "zen_local", "zen_monitor_calls", "per_second", "calls of monitor in the peer, /s"),
+    Row("W7", "zen_local", "zen_monitors", "per_second", "… until the driver watches all targets, /s"),
+    Row("W7", "zen_local", "zen_downs", "per_second", "… these end: DOWNs to the peer's subscriber, /s"),
+    Row("W7", "zen_local", "zen_nodedowns", "per_second", "… their node is lost: DOWNs, /s"),
+    Row("W7", "zen_local", "zen_pace", "per_second", "… DOWNs at the default pace of 10,000 /s"),
+    Row("W7", "zen_local", "zen_down_latency", "p50_ms", "… one ends, until its DOWN is here, median ms"),
+    Row("W7", "zen_local", "zen_monitor_bytes", "bytes_each", "memory of a monitor in the peer, bytes"),
+)
+"""ZenMonitor's: the peer as Proxy, and as Local; the driver is the other side."""
+
+GROUPS: Final = tuple(dict.fromkeys(row.group for row in (*ROWS, *ZEN_ROWS)))

@@ -16,6 +16,8 @@
 %% | monitor_driver | W5: the peer sets monitors on processes of the driver                                   |
 %% | receive_downs  | W5: these processes end, until the peer has all DOWNs                                   |
 %%
+%% The groups zen_proxy and zen_local are bench_zen's.
+%%
 %% A result is a map: workload, count, microseconds (wall), per_second, and where they apply p50_us, p99_us (latency of
 %% one call), driver_cpu_us and peer_cpu_us (CPU of each operating system process for one item; both need Linux).
 -module(bench_driver).
@@ -25,33 +27,37 @@
 -define(WARM_UP_CALLS, 640).
 -define(BULK_ITEMS, 100000).
 -define(TIMEOUT_MS, 120000).
-%% /proc counts CPU in ticks of 10 ms (USER_HZ = 100 on every Linux).
--define(TICK_US, 10000).
 
 -record(context, {
     sink :: {sink, node()},
     seconds :: number(),
     monitors :: pos_integer(),
+    zen_monitors :: pos_integer(),
     peer_os_pid :: pos_integer() | none
 }).
 
--type result() :: #{atom() => atom() | number()}.
-
 -spec workloads() -> [atom()].
-workloads() -> [casts_in, casts_out, calls_in, gen_server_calls, calls_out, bulk, monitors_out, monitors_in].
+workloads() ->
+    [casts_in, casts_out, calls_in, gen_server_calls, calls_out, bulk, monitors_out, monitors_in, zen_proxy, zen_local].
 
 %% Runs groups of workloads against the sink of Node and returns their results in order. Options:
-%% groups (default: all of workloads/0), seconds for each measurement of a rate (1.0), monitors (100000), peer_os_pid
-%% (the peer's process id on this machine, for its CPU time; default none). An unknown option is an error.
--spec run(node(), #{atom() => term()}) -> [result()].
+%% groups (default: all of workloads/0), seconds for each measurement of a rate (1.0), monitors of W5 (100000) and of
+%% ZenMonitor's workloads (zen_monitors, 100000), peer_os_pid (the peer's process id on this machine, for its CPU time;
+%% default none). An unknown option is an error.
+-spec run(node(), #{atom() => term()}) -> [bench_meter:result()].
 run(Node, Options) ->
-    Defaults = #{groups => workloads(), seconds => 1.0, monitors => 100000, peer_os_pid => none},
+    Defaults = #{
+        groups => workloads(), seconds => 1.0, monitors => 100000, zen_monitors => 100000, peer_os_pid => none
+    },
     case maps:keys(maps:without(maps:keys(Defaults), Options)) of
         [] -> ok;
         Unknown -> error({unknown_options, Unknown, maps:keys(Defaults)})
     end,
-    #{groups := Groups, seconds := Seconds, monitors := Monitors, peer_os_pid := OsPid} = maps:merge(Defaults, Options),
-    Context = #context{sink = {sink, Node}, seconds = Seconds, monitors = Monitors, peer_os_pid = OsPid},
+    #{groups := Groups, seconds := Seconds, monitors := Monitors, zen_monitors := ZenMonitors, peer_os_pid := OsPid} =
+        maps:merge(Defaults, Options),
+    Context = #context{
+        sink = {sink, Node}, seconds = Seconds, monitors = Monitors, zen_monitors = ZenMonitors, peer_os_pid = OsPid
+    },
     Caller = self(),
     Tag = make_ref(),
     %% In a process of its own: an empty mailbox, and messages that a failed run left behind go with it.
@@ -123,7 +129,7 @@ group(bulk, #context{sink = Sink} = Context) ->
     Get = fun() ->
         Ref = make_ref(),
         Sink ! {bulk_back, self(), Ref, Times},
-        [await_answer(Ref, bulk_back) || _ <- lists:seq(1, Times)]
+        [bench_meter:await_answer(Ref, bulk_back) || _ <- lists:seq(1, Times)]
     end,
     {[Summary | _], Out} = measure(send_bulk, Times * ?BULK_ITEMS, Get, Context),
     [In, Out];
@@ -152,7 +158,11 @@ group(monitors_in, #context{sink = Sink, monitors = Count} = Context) ->
         end
     end,
     {_, Downs} = measure(receive_downs, Count, EndAll, Context),
-    [Set, Downs].
+    [Set, Downs];
+group(zen_proxy, #context{sink = Sink, zen_monitors = Count, peer_os_pid = OsPid}) ->
+    bench_zen:proxy(Sink, Count, OsPid);
+group(zen_local, #context{sink = Sink, zen_monitors = Count, peer_os_pid = OsPid}) ->
+    bench_zen:local(Sink, Count, OsPid).
 
 call_groups(Workloads, Call, #context{sink = Sink} = Context) ->
     [
@@ -177,49 +187,8 @@ calibrate(Flood, WarmUp, Most, #context{seconds = Seconds}) ->
     min(Most, max(WarmUp, trunc(WarmUp * Seconds * 1.0e6 / Microseconds))).
 
 measure(Workload, Count, Work, #context{peer_os_pid = PeerOsPid}) ->
-    OwnOsPid = list_to_integer(os:getpid()),
-    PeerBefore = cpu_us(PeerOsPid),
-    OwnBefore = cpu_us(OwnOsPid),
-    Start = erlang:monotonic_time(microsecond),
-    Outcome = Work(),
-    Microseconds = max(1, erlang:monotonic_time(microsecond) - Start),
-    Result = #{
-        workload => Workload,
-        count => Count,
-        microseconds => Microseconds,
-        per_second => Count * 1.0e6 / Microseconds
-    },
-    WithOwn = with_cpu(driver_cpu_us, OwnBefore, cpu_us(OwnOsPid), Count, Result),
-    {Outcome, with_cpu(peer_cpu_us, PeerBefore, cpu_us(PeerOsPid), Count, WithOwn)}.
+    bench_meter:measure(Workload, Count, Work, PeerOsPid).
 
-with_cpu(_Key, unknown, _After, _Count, Result) -> Result;
-with_cpu(Key, Before, After, Count, Result) -> Result#{Key => (After - Before) / Count}.
+ask(Sink, Request) -> bench_meter:ask(Sink, Request).
 
-%% User and system time of all threads: fields 14 and 15 of /proc/PID/stat (the 12th and 13th after the command name).
-cpu_us(none) ->
-    unknown;
-cpu_us(OsPid) ->
-    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/stat") of
-        {ok, Stat} ->
-            [_, AfterName] = string:split(Stat, ") ", trailing),
-            Fields = string:lexemes(AfterName, " "),
-            lists:sum([binary_to_integer(lists:nth(Field, Fields)) || Field <- [12, 13]]) * ?TICK_US;
-        {error, enoent} ->
-            unknown
-    end.
-
-%% Sends a request built from self() and a fresh reference, and awaits {Ref, Answer}.
-ask(Sink, Request) ->
-    Ref = make_ref(),
-    Message = Request(self(), Ref),
-    Sink ! Message,
-    await_answer(Ref, element(1, Message)).
-
-await_answer(Ref, What) ->
-    receive
-        {Ref, Answer} -> Answer
-    after ?TIMEOUT_MS -> error({no_answer, What})
-    end.
-
-%% Everything sent to the peer before has been handled by its node when this returns.
-round_trip(Sink) -> here = ask(Sink, fun(From, Ref) -> {'$gen_call', {From, Ref}, {echo, here}} end).
+round_trip(Sink) -> bench_meter:round_trip(Sink).

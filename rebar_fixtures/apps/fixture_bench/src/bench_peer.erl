@@ -15,6 +15,7 @@
 %% | killall                                   | ends them with reason normal                                           |
 %% | {monitor_all, From, Ref, Pids}            | monitors them, From ! {Ref, set} when all are in place on From's node; |
 %% |                                           | From ! {downs, N} after N DOWN messages                                |
+%% | {zen, From, Ref, Request}                 | one of bench_zen_peer's requests                                       |
 %% | stop                                      | ends                                                                   |
 -module(bench_peer).
 -export([start/0, stop/0]).
@@ -22,7 +23,9 @@
 -record(state, {
     count = 0 :: non_neg_integer(),
     bulk = none :: term(),
-    pids = [] :: [pid()]
+    pids = [] :: [pid()],
+    %% Of ZenMonitor's workloads.
+    zen_subscriber = none :: pid() | none
 }).
 
 %% Starts the peer, linked to nobody, registered as sink.
@@ -84,6 +87,8 @@ loop(#state{count = Count} = State) ->
         {monitor_all, From, Ref, Pids} ->
             monitor_all(From, Ref, Pids),
             loop(State);
+        {zen, From, Ref, Request} ->
+            loop(State#state{zen_subscriber = bench_zen_peer:handle(Request, From, Ref, State#state.zen_subscriber)});
         stop ->
             ok
     end.
