@@ -328,12 +328,16 @@ class ProxyCore:
 
         What has raised is not repeated, but for a summary, which is tried once more. An instruction that has raised is
         dealt with by then, see :meth:`work`. Here all tables are made to fit the rows of the subscribers and the
-        watches on them: whatever native monitor guards none of these is given back. It takes time for each row, and
-        nothing else happens meanwhile.
+        watches on them: whatever native monitor guards none of these is given back, and a row that has lost its monitor
+        is certified. It takes time for each row, and nothing else happens meanwhile.
         """
         self.tables.rebuild()
-        needed = {*self.tables.monitors(), *self._watched.values()}
-        for ref in self._port.held_monitors():
-            if ref not in needed:
-                self._port.demonitor(ref)
+        held = set(self._port.held_monitors())
+        # A monitor that has fired and still guards a row: it was its DOWN that raised, or its DOWN comes too late now.
+        for target, ref in self.tables.unguarded(held):
+            self._certify(target, m.NOPROC, self.tables.consume(target, ref))
+        for subscriber in [pid for pid, ref in self._watched.items() if ref not in held]:
+            self._subscriber_gone(subscriber)
+        for ref in held.difference(self.tables.monitors(), self._watched.values()):
+            self._port.demonitor(ref)
         self._loaded = {subscriber: batcher for subscriber, batcher in self._batchers.items() if len(batcher)}

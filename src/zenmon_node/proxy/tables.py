@@ -22,7 +22,7 @@ from erlang_interop.terms import Pid
 from ..memory import compacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from erlang_interop.terms import Reference
 
@@ -126,6 +126,10 @@ class ProxyTables:
     def monitors(self) -> Iterator[Reference]:
         """The native monitors of all rows, those that are shared several times."""
         return chain.from_iterable(rows.values() for rows in self._subscribers.values())
+
+    def unguarded(self, held: Container[Reference]) -> list[tuple[Target, Reference]]:
+        """Rows whose native monitor is not among ``held``, for :meth:`consume`: target and monitor."""
+        return [(target, ref) for rows in self._subscribers.values() for target, ref in rows.items() if ref not in held]
 
     def rebuild(self) -> None:
         """Make the table of targets anew from that of subscribers, which is the one that counts."""
