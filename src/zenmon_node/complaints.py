@@ -6,14 +6,12 @@ A peer that sends nonsense may send a lot of it; the log must not be a second wa
 from __future__ import annotations
 
 import reprlib
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import Any, Final
 
 import structlog
 
-from erlang_interop.terms import Atom
-
-if TYPE_CHECKING:
-    from erlang_interop.terms import Pid
+from erlang_interop.terms import Atom, Export, ImproperList, Pid, Port, Reference
 
 #: Senders and problems remembered; beyond it they are counted but not logged, so memory stays bounded.
 MOST_REMEMBERED: Final = 1000
@@ -21,11 +19,40 @@ MOST_REMEMBERED: Final = 1000
 _log = structlog.get_logger("zenmon_node")
 
 
+#: Terms that are small and show themselves; all other objects show no more than their type.
+_SMALL: Final = (Atom, Pid, Port, Reference, Export, float, bool, type(None))
+
+
 class _Shortened(reprlib.Repr):
-    """A repr whose cost does not grow with the message."""
+    """A repr whose cost does not grow with the message, and which never raises.
+
+    The library's own makes the text of a whole integer or object first, sorts the keys of a map, and Python refuses to
+    write integers of thousands of digits.
+    """
 
     def repr_bytes(self, data: bytes, level: int) -> str:
         return repr(data) if len(data) <= 60 else f"{data[:60]!r}... ({len(data)} bytes)"
+
+    def repr_int(self, number: int, level: int) -> str:
+        bits = number.bit_length()
+        return repr(number) if bits <= 128 else f"<integer of {bits} bits>"
+
+    def repr_dict(self, table: dict[Any, Any], level: int) -> str:
+        if level <= 0:
+            return "{...}" if table else "{}"
+        pairs = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
+            for key, value in islice(table.items(), self.maxdict)
+        ]
+        return "{" + ", ".join([*pairs, "..."] if len(table) > self.maxdict else pairs) + "}"
+
+    def repr_ImproperList(self, term: ImproperList, level: int) -> str:
+        if level <= 0:
+            return "[...]"
+        return f"{self.repr1(term.elements, level)} with the tail {self.repr1(term.tail, level - 1)}"
+
+    def repr_instance(self, what: object, level: int) -> str:
+        return super().repr_instance(what, level) if type(what) in _SMALL else f"<{type(what).__name__}>"
 
 
 _shortened = _Shortened()

@@ -75,7 +75,7 @@ def test_a_map_that_needs_erlmap_keeps_its_pairs() -> None:
     assert truncate(before) == ErlMap([(1, b"a"), (1.0, b"b"), (True, TRUNCATED)])
 
 
-@pytest.mark.parametrize("reason", [float("nan"), float("inf"), object(), {1, 2}, range(3)])
+@pytest.mark.parametrize("reason", [float("nan"), float("inf"), object(), {1, 2}, range(3), "\ud800"])
 def test_what_cannot_be_sent_is_truncated(reason: object) -> None:
     assert truncate(reason) == TRUNCATED
     assert encode(truncate((Atom("error"), reason)))
