@@ -23,10 +23,11 @@ from . import messages as m
 from .config import Settings
 from .counters import Counters
 from .local.api import CachedCompatibility, Compatibility, LocalCore
-from .local.connector import State
+from .local.remote import State
 from .local.servers import Dispatcher, Local
 from .pacing import SLICE
 from .proxy.server import Proxy
+from .sweeping import PERIOD, RESTARTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     #: As :data:`messages.Target`, with names as ``str`` too.
     TargetLike: TypeAlias = "Pid | Atom | str | tuple[Atom | str, Atom | str]"
 
-#: Restarts of its processes within five seconds after which ZenMonitor as a whole gives up.
-RESTARTS = 10
 SHUTDOWN = Atom("shutdown")
 
 _log = structlog.get_logger("zenmon_node")
@@ -221,7 +220,7 @@ class ZenMonitor:
     def compatibility_for_node(self, name: Atom | str) -> Compatibility:
         """Whether the node ``name`` is known to speak ZenMonitor; nothing is asked."""
         connector = self._core.connectors.get(_atom(name))
-        compatible = connector is not None and connector.state is State.COMPATIBLE
+        compatible = connector is not None and connector.proxy.state is State.COMPATIBLE
         return Compatibility.COMPATIBLE if compatible else Compatibility.INCOMPATIBLE
 
     def cached_compatibility(self, name: Atom | str) -> CachedCompatibility:
@@ -248,10 +247,10 @@ class ZenMonitor:
         connector.check()
         self._local.update_connector(connector)
         await trio.lowlevel.checkpoint()
-        while not connector.settled:
+        while not connector.proxy.settled:
             await self._settled.park()
             self._require_running()
-        return self.compatibility_for_node(remote)
+        return Compatibility.COMPATIBLE if connector.proxy.state is State.COMPATIBLE else Compatibility.INCOMPATIBLE
 
     def watch_compatibility(self, notice: Callable[[Atom, CachedCompatibility], None]) -> Callable[[], None]:
         """Have ``notice(node, compatibility)`` called whenever something else is known of a node than before.
@@ -350,7 +349,7 @@ class ZenMonitor:
         if not self._local.process.alive:
             raise ZenMonitorStopped(
                 f"ZenMonitor on {self.node.name.name} has stopped: its block was left, or its processes crashed more "
-                f"than {RESTARTS} times within 5 seconds (the log has their tracebacks); open it again"
+                f"than {RESTARTS} times within {PERIOD:.0f} seconds (the log has their tracebacks); open it again"
             )
 
     def _supervisor(self) -> Supervisor:
@@ -361,11 +360,11 @@ class ZenMonitor:
                 ChildSpec(m.PROXY, self._start_proxy),
             ],
             intensity=RESTARTS,
-            period=5.0,
+            period=PERIOD,
         )
 
     def _start_dispatcher(self) -> Pid:
-        self._dispatcher = Dispatcher(self._core.dispatcher)
+        self._dispatcher = Dispatcher(self._core.dispatcher, self.counters)
         self._dispatcher.idle_after(self._core.idle_after())
         return self.node.start_inline(self._dispatcher, name=m.DISPATCHER)
 

@@ -2,8 +2,11 @@
 
 A monitor gets a reference and goes to the Connector of its target's node; its DOWN comes back through the Dispatcher.
 The Local watches the processes that have monitors and cleans up after those that die. It starts a Connector for each
-node when the first monitor needs one, and another one when that process should crash. The
+node when the first monitor needs one, another one when that process should crash, and forgets it when it goes. The
 processes are in ``servers.py``.
+
+What is monitored stands in ``tables``. All else (the Connectors' tables, what waits in queues) follows from it, and is
+made anew from it when an exception has left it half done.
 """
 
 from __future__ import annotations
@@ -21,17 +24,19 @@ from .. import messages as m
 from ..complaints import Complaints
 from ..counters import Counters
 from ..pacing import SLICE
-from .connector import ConnectorCore, State
+from .connector import ConnectorCore
 from .dispatcher import DispatcherCore
+from .remote import State
 from .tables import LocalTables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from erlang_interop.terms import Reference
 
     from ..config import Settings
     from ..messages import Target
+    from .remote import RemoteProxy
 
 
 class Compatibility(enum.Enum):
@@ -93,6 +98,7 @@ class LocalCore:
         tables: The references.
         dispatcher: The queue of DOWN messages.
         connectors: By node.
+        settings: ZenMonitor's settings.
         slice_size: Most monitors cleaned up between two turns of the loop.
     """
 
@@ -106,7 +112,7 @@ class LocalCore:
         self.dispatcher = DispatcherCore(self.tables, settings, self.counters)
         self.connectors: dict[Atom, ConnectorCore] = {}
         self.complaints = Complaints(m.LOCAL.name)
-        self._settings = settings
+        self.settings = settings
         #: Processes that had a monitor at some time and live: their death will be noticed.
         self._watched: set[Pid] = set()
         #: What was known of a node when :meth:`changed_verdict` was asked last.
@@ -116,7 +122,7 @@ class LocalCore:
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""
-        self._settings = settings
+        self.settings = settings
         self.dispatcher.configure(settings)
         for connector in self.connectors.values():
             connector.configure(settings)
@@ -165,29 +171,38 @@ class LocalCore:
         return True
 
     def _withdraw(self, ref: Reference, target: Target) -> None:
-        connector = self.connectors[self.find_node(target)]
-        if connector.demonitor(target, ref):
+        connector = self.connectors.get(self.find_node(target))
+        # There may be none any more: references whose DOWN waits in the queue are no concern of a Connector.
+        if connector is not None and connector.demonitor(target, ref):
             self.port.update_connector(connector)
 
     def connector(self, node: Atom) -> ConnectorCore:
         """The Connector of a node, started if there is none."""
         connector = self.connectors.get(node)
         if connector is None:
-            connector = self.connectors[node] = ConnectorCore(node, self.dispatcher, self._settings, self.counters)
+            connector = self.connectors[node] = ConnectorCore(node, self.dispatcher, self.settings, self.counters)
             self.port.start_connector(connector)
         return connector
+
+    def forget(self, connector: ConnectorCore) -> None:
+        """A Connector has gone, for nothing is monitored there."""
+        del self.connectors[connector.remote]
+        self.complaints.ignored += connector.complaints.ignored
 
     def cached_compatibility(self, node: Atom, now: float) -> CachedCompatibility:
         """What is known of a node; nothing is asked."""
         connector = self.connectors.get(node)
-        return _UNKNOWN if connector is None else _verdict(connector, now)
+        return _UNKNOWN if connector is None else _verdict(connector.proxy, now)
 
-    def changed_verdict(self, connector: ConnectorCore, now: float) -> CachedCompatibility | None:
+    def changed_verdict(self, node: Atom, now: float) -> CachedCompatibility | None:
         """What is known of a node, if it is something else than at the last call."""
-        verdict = _verdict(connector, now)
-        if verdict == self._told.get(connector.remote, _UNKNOWN):
+        verdict = self.cached_compatibility(node, now)
+        if verdict == self._told.get(node, _UNKNOWN):
             return None
-        self._told[connector.remote] = verdict
+        if verdict == _UNKNOWN:
+            del self._told[node]
+        else:
+            self._told[node] = verdict
         return verdict
 
     # -- subscribers that die
@@ -222,9 +237,27 @@ class LocalCore:
 
     def idle_after(self) -> float:
         """Seconds without work after which memory is given back."""
-        return self._settings.hibernation_threshold * self._settings.connector_sweep_interval / 1000
+        return self.settings.hibernation_threshold * self.settings.connector_sweep_interval / 1000
 
-    # -- a new process takes over
+    # -- after a crash
+
+    def mend(self, connectors: Iterable[ConnectorCore], now: float) -> None:
+        """An exception has interrupted something: bring these Connectors in line with the tables.
+
+        Monitors that are neither known to a Connector nor on their way to be fired were lost by it; they are subscribed
+        to anew.
+        """
+        rows: dict[Atom, list[tuple[Reference, Target]]] = {}
+        firing = set(self.dispatcher.references())
+        for connector in connectors:
+            rows[connector.remote] = []
+            firing.update(connector.lost_references())
+        for row in self.tables.rows():
+            of_its_node = rows.get(self.find_node(row[1]))
+            if of_its_node is not None and row[0] not in firing:
+                of_its_node.append(row)
+        for node, monitored in rows.items():
+            self.connectors[node].mend(monitored, now)
 
     def restarted(self) -> None:
         """Whatever ran this core has crashed, its Connectors with it; another runs it now and starts them anew."""
@@ -239,16 +272,18 @@ class LocalCore:
 _UNKNOWN: Final = CachedCompatibility(Cached.MISS)
 
 
-def _verdict(connector: ConnectorCore, now: float) -> CachedCompatibility:
-    match connector.state:
+def _verdict(proxy: RemoteProxy, now: float) -> CachedCompatibility:
+    match proxy.state:
         case State.COMPATIBLE:
             return CachedCompatibility(Cached.COMPATIBLE)
         case State.INCOMPATIBLE:
-            over = connector.retry_at < now
-            return CachedCompatibility(Cached.EXPIRED if over else Cached.INCOMPATIBLE, connector.attempt)
+            over = proxy.deadline < now
+            return CachedCompatibility(Cached.EXPIRED if over else Cached.INCOMPATIBLE, proxy.attempt)
+        case State.RECOVERING:
+            return CachedCompatibility(Cached.INCOMPATIBLE, proxy.attempt)
         case State.UNAVAILABLE:
             return CachedCompatibility(Cached.UNAVAILABLE)
-        case State.PINGING if connector.attempt:
-            return CachedCompatibility(Cached.EXPIRED, connector.attempt)
+        case State.PINGING if proxy.attempt:
+            return CachedCompatibility(Cached.EXPIRED, proxy.attempt)
         case _:
             return _UNKNOWN

@@ -1,38 +1,35 @@
 """What a Connector decides: everything this node monitors on one remote node. Pure. One process per remote runs it.
 
 It asks the remote Proxy once whether it speaks ZenMonitor, sends it subscriptions in batches, and turns the deaths it
-reports into work for the Dispatcher. When the node or its Proxy goes, all its monitors fire with ``nodedown``.
+reports into work for the Dispatcher. What is known of the remote is in ``remote.py``.
 
-The state of the remote, as the original keeps it::
+When the node goes, or does not speak ZenMonitor, all its monitors fire with ``nodedown``. When its Proxy goes and comes
+back, only those of names do, for which process a name was bound to is not known any more; pids are subscribed to anew,
+and who has died meanwhile is reported as ``noproc``.
 
-    UNKNOWN ----- sweep: ping -----> PINGING -- pong --> COMPATIBLE
-                                        |                    | Proxy gone: attempt 1
-                                        +-- else: attempt+1  v
-    UNAVAILABLE (not connected)         +------------> INCOMPATIBLE until T, then ping again
-         ^---- the node goes: from every state; when it comes back: UNKNOWN, attempts forgotten
-
-While INCOMPATIBLE or UNAVAILABLE, every monitor fires ``nodedown`` at the next sweep. A ping does not make the
-Connector deaf: monitors made meanwhile wait for its outcome. The own node's Connector talks to the own Proxy the same
-way. The process is in ``servers.py``.
+A ping does not make the Connector deaf: monitors made meanwhile wait for its outcome. The own node's Connector talks to
+the own Proxy the same way. When nothing is monitored there any more, a Connector goes. The process is in
+``servers.py``.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, Protocol
 
-from erlang_interop.terms import Reference
+from erlang_interop.terms import Pid, Reference
 
 from .. import messages as m
 from ..complaints import Complaints
 from ..counters import Counters
 from ..memory import compacted
 from ..pacing import SLICE, Pacer
+from .remote import News, RemotePort, RemoteProxy, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from erlang_interop.terms import Atom, Term
 
@@ -40,45 +37,18 @@ if TYPE_CHECKING:
     from ..messages import Instruction, References, Target
     from .dispatcher import DispatcherCore
 
-#: The penalty after the n-th failure in a row is ``min(MAXIMUM, BASE * 2 ** n)`` seconds.
-BASE_PENALTY: Final = 1.0
-MAXIMUM_PENALTY: Final = 60.0
-#: Seconds a Proxy has to answer a ping (the default of ``GenServer.call``, which the original uses).
-PING_TIMEOUT: Final = 5.0
 
-
-class State(enum.Enum):
-    """What is known of the remote node."""
-
-    UNKNOWN = "unknown"
-    PINGING = "pinging"
-    COMPATIBLE = "compatible"
-    INCOMPATIBLE = "incompatible"
-    UNAVAILABLE = "unavailable"
-
-
-def penalty(attempt: int) -> float:
-    """Seconds for which a remote counts as incompatible after ``attempt`` failures in a row (1 and up)."""
-    return min(MAXIMUM_PENALTY, BASE_PENALTY * (1 << min(attempt, 10)))
-
-
-class ConnectorPort(Protocol):
+class ConnectorPort(RemotePort, Protocol):
     """What the core asks of the process it runs in."""
-
-    def is_connected(self) -> bool:
-        """True if the remote is the own node or connected, hidden or visible."""
 
     def is_busy(self) -> bool:
         """True while the connection holds more than it should."""
 
-    def ping(self) -> Reference:
-        """Monitor the Proxy by its name and send it a ping tagged with the monitor's reference, which is returned."""
-
-    def release_proxy(self, ref: Reference) -> None:
-        """Give the monitor on the Proxy back."""
-
     def cast(self, instructions: list[Instruction]) -> None:
         """Send a batch of instructions."""
+
+    def leave(self) -> None:
+        """Forget this core: nothing is monitored there, and nothing has been for a while."""
 
 
 class ConnectorCore:
@@ -87,14 +57,11 @@ class ConnectorCore:
     Args:
         remote: The node it is for.
         dispatcher: Where deaths go.
-        settings: Chunk size and interval of the subscriptions.
+        settings: Chunk size and interval of the subscriptions; how long it stays when it is not needed.
         counters: What is counted.
 
     Attributes:
-        port: What carries the decisions out; set by whoever runs the core, before anything else.
-        state: What is known of the remote.
-        attempt: Failures in a row.
-        retry_at: When the penalty ends, in seconds.
+        proxy: What is known of the remote.
         batches: Casts of instructions sent.
         instructions: Instructions in them.
         summaries: Summaries of deaths received.
@@ -102,7 +69,6 @@ class ConnectorCore:
         slice_size: Most certificates fanned out between two turns of the loop.
     """
 
-    port: ConnectorPort
     slice_size = SLICE
 
     def __init__(
@@ -110,20 +76,22 @@ class ConnectorCore:
     ) -> None:
         self._counters = counters if counters is not None else Counters()
         self.remote = remote
-        self.state = State.UNKNOWN
-        self.attempt = 0
-        self.retry_at = 0.0
+        self.proxy = RemoteProxy()
         self.batches = self.instructions = self.summaries = self.certificates = 0
         self.complaints = Complaints(f"ZenMonitor.Local.Connector of {remote.name}")
         self._dispatcher = dispatcher
-        self._chunk_size = settings.connector_chunk_size
-        self._pacer = Pacer(settings.connector_sweep_interval / 1000)
+        self._port: ConnectorPort
+        self._pacer = Pacer(0.0)
+        self._chunk_size = 0
+        self._stay = 0.0
+        self.configure(settings)
         #: Target -> its monitors, for all that is monitored on the remote.
         self._monitors: dict[Target, References] = {}
         self._instructions: deque[Instruction] = deque()
-        self._proxy: Reference | None = None
-        #: A check of the remote is wanted although no instruction waits.
-        self._wanted = False
+        #: Targets to be subscribed to before any of these, for the Proxy has forgotten them.
+        self._anew: Iterator[Target] = iter(())
+        #: Since when nothing has been monitored there.
+        self._idle_since: float | None = None
         #: Fan-outs not finished, oldest first.
         self._jobs: deque[_FanOut] = deque()
 
@@ -134,12 +102,22 @@ class ConnectorCore:
     @property
     def waiting_instructions(self) -> int:
         """Subscriptions and their withdrawals that have not been sent."""
-        return len(self._instructions)
+        return len(self._instructions) + length_hint(self._anew)
+
+    @property
+    def port(self) -> ConnectorPort:
+        """What carries the decisions out; set by whoever runs the core, before anything else."""
+        return self._port
+
+    @port.setter
+    def port(self, port: ConnectorPort) -> None:
+        self._port = self.proxy.port = port
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""
         self._chunk_size = settings.connector_chunk_size
         self._pacer.interval = settings.connector_sweep_interval / 1000
+        self._stay = settings.hibernation_threshold * self._pacer.interval
 
     # -- monitors
 
@@ -190,81 +168,54 @@ class ConnectorCore:
 
     def check(self) -> None:
         """Have the remote looked at now, whether or not there is something to send."""
-        if self.state not in (State.COMPATIBLE, State.PINGING):
-            self._wanted = True
+        if self.proxy.state is not State.COMPATIBLE and not self.proxy.is_waiting:
+            self.proxy.wanted = True
             self._pacer.hurry()
 
-    @property
-    def settled(self) -> bool:
-        """True if no question to the remote is open."""
-        return not self._wanted and self.state not in (State.UNKNOWN, State.PINGING)
+    def node_up(self, connection: int) -> None:
+        """The remote node is connected, by the connection of this number."""
+        self._act(self.proxy.node_up(connection))
 
-    def node_up(self) -> None:
-        """The remote node is connected, perhaps another one than before: what was known of it is forgotten."""
-        if self.state in (State.COMPATIBLE, State.PINGING):
-            return  # a sweep has found it connected before we were told
-        self.state = State.UNKNOWN
-        self.attempt = 0
-        self._wanted = True
+    def node_down(self, connection: int) -> None:
+        """The connection of this number is lost."""
+        self._act(self.proxy.node_down(connection))
 
-    def node_down(self) -> None:
-        """The remote node is not connected any more."""
-        self._let_go_of_proxy()
-        self.state = State.UNAVAILABLE
-        self.attempt = 0
-        self._lose_all()
+    def failed(self, now: float) -> None:
+        """It cannot be talked to, for reasons that lie here."""
+        self._act(self.proxy.failed(now))
 
-    def message(self, message: Term, now: float) -> None:
-        """One message, from whomever."""
+    def _act(self, news: News) -> None:
+        if news is News.LOST:
+            self._lose_all()
+        elif news is News.FORGOTTEN:
+            self._subscribe_anew()
+        elif news is News.COMPATIBLE and self.waiting_instructions:
+            self._pacer.hurry()  # they have waited long enough
+
+    def message(self, message: Term, now: float, sender: Pid | Atom | None = None) -> None:
+        """One message, from whomever; ``sender`` is who is to be blamed for it."""
         parsed = m.parse_connector_message(message)
         match parsed:
             case m.DeadSummary():
                 if parsed.node != self.remote:
-                    self.complaints.add("a summary of another node", None, message)
+                    self.complaints.add("a summary of another node", sender, message)
                     return
                 if parsed.problem:
-                    self.complaints.add(parsed.problem, None, message)
+                    self.complaints.add(parsed.problem, sender, message)
                 self.summaries += 1
                 self.certificates += len(parsed.certificates)
-                self._add_job(_FanOut(self._monitors, iter(parsed.certificates)))
+                certificates = iter(parsed.certificates)
+                if self.proxy.state is State.RECOVERING:
+                    # Of the Proxy that has gone: a name that is monitored since then is not the one it means.
+                    certificates = filter(_is_not_of_a_name, certificates)
+                self._add_job(_FanOut(self._monitors, certificates, sender))
             case m.Reply():
-                if self.state is State.PINGING and parsed.ref == self._proxy:
-                    self._answered(parsed.answer, now)
+                self._act(self.proxy.reply(parsed.ref, parsed.answer, now))
             case m.Down():
-                if parsed.ref == self._proxy:
-                    self._proxy_gone(parsed.reason, now)
+                self._act(self.proxy.down(parsed.ref, parsed.reason, now))
             case m.Malformed():
                 self._counters.unhandled_messages += 1
-                self.complaints.add(parsed.problem, parsed.sender, message)
-
-    def _answered(self, answer: Term, now: float) -> None:
-        if answer == m.PONG:
-            self.state = State.COMPATIBLE
-            self.attempt = 0
-            if self._instructions:
-                self._pacer.hurry()  # they have waited long enough
-        else:
-            self._failed(now)
-
-    def _proxy_gone(self, reason: Term, now: float) -> None:
-        self._proxy = None
-        if reason == m.NOCONNECTION:
-            # The node is going; the node's own news may come just after this.
-            self.node_down()
-        else:
-            self._failed(now)
-
-    def _failed(self, now: float) -> None:
-        self._let_go_of_proxy()
-        self.attempt += 1
-        self.retry_at = now + penalty(self.attempt)
-        self.state = State.INCOMPATIBLE
-        self._lose_all()
-
-    def _let_go_of_proxy(self) -> None:
-        if self._proxy is not None:
-            self.port.release_proxy(self._proxy)
-            self._proxy = None
+                self.complaints.add(parsed.problem, sender, message)
 
     # -- sweeps
 
@@ -272,49 +223,51 @@ class ConnectorCore:
         """When :meth:`sweep` wants to run; None if nothing is to be done until something happens."""
         if self._jobs:
             return now
-        due: float | None = None
-        if self.state is State.PINGING or self.state is State.INCOMPATIBLE:
-            due = self.retry_at  # of the ping, or of the penalty
-        if self._wanted or (self._instructions and self.state is not State.PINGING):
+        due = self.proxy.due
+        if self.proxy.wants_look or (self.waiting_instructions and not self.proxy.is_waiting):
             sweep = self._pacer.due(now)
             due = sweep if due is None else min(due, sweep)
-        return due
+        leaving = self._leaving(now)
+        return due if leaving is None else leaving if due is None else min(due, leaving)
+
+    def _leaving(self, now: float) -> float | None:
+        """When the Connector may go; None while it is needed."""
+        if self._monitors or self.waiting_instructions or self._jobs or self.proxy.wanted:
+            self._idle_since = None
+            return None
+        if self._idle_since is None:
+            self._idle_since = now
+        if self.proxy.is_waiting:
+            return None
+        leaving = self._idle_since + self._stay
+        # The penalty has to be remembered as long as it holds.
+        return max(leaving, self.proxy.deadline) if self.proxy.state is State.INCOMPATIBLE else leaving
 
     def sweep(self, now: float) -> None:
         """Send a batch, ask the remote, or fire what cannot be monitored; whatever is due."""
         self.work()
-        if self.state is State.PINGING:
-            if now >= self.retry_at:
-                self._failed(now)
+        leaving = self._leaving(now)
+        if leaving is not None and now >= leaving:
+            self._port.leave()
             return
-        if self.state is State.INCOMPATIBLE and now >= self.retry_at:
-            self._wanted = True
-        elif not (self._wanted or self._instructions) or not self._pacer.is_due(now):
-            return
-        wanted, self._wanted = self._wanted, False
-        if not self.port.is_connected():
-            self.state = State.UNAVAILABLE
-            self._lose_all()
-        elif self.state is State.COMPATIBLE:
-            self._send(now)
-            return
-        elif self.state is State.INCOMPATIBLE and now < self.retry_at:
-            self._lose_all()
-        elif wanted or self._instructions:
-            self.state = State.PINGING
-            self.retry_at = now + PING_TIMEOUT
-            self._proxy = self.port.ping()
-        self._pacer.swept(now, more=False)
+        has_work = self.proxy.wants_look or (self.waiting_instructions and not self.proxy.is_waiting)
+        if self.proxy.is_due(now) or (has_work and self._pacer.is_due(now)):
+            self._act(self.proxy.look(now))
+            if self.proxy.state is State.COMPATIBLE:
+                self._send()
+            self._pacer.swept(now, more=self.waiting_instructions > 0)
 
-    def _send(self, now: float) -> None:
-        if self._instructions and not self.port.is_busy():
+    def _send(self) -> None:
+        if self.waiting_instructions and not self._port.is_busy():
+            anew = islice(self._anew, self._chunk_size)
+            batch = [(m.SUBSCRIBE, target) for target in anew if target in self._monitors]
             waiting = self._instructions
-            batch = [waiting.popleft() for _ in range(min(self._chunk_size, len(waiting)))]
-            self._counters.swept_instructions += len(batch)
-            self.batches += 1
-            self.instructions += len(batch)
-            self.port.cast(batch)
-        self._pacer.swept(now, more=bool(self._instructions))
+            batch += [waiting.popleft() for _ in range(min(self._chunk_size - len(batch), len(waiting)))]
+            if batch:
+                self._counters.swept_instructions += len(batch)
+                self.batches += 1
+                self.instructions += len(batch)
+                self._port.cast(batch)
 
     # -- fan-out
 
@@ -327,11 +280,24 @@ class ConnectorCore:
         """Every monitor fires ``nodedown``; nothing is sent for them."""
         lost, self._monitors = self._monitors, {}
         self._instructions.clear()
+        self._anew = iter(())
+        self._lose(lost)
+
+    def _lose(self, lost: dict[Target, References]) -> None:
         if self._jobs:
             # Deaths that are already being fanned out keep their own reason, and their place.
             self._add_job(_FanOut(lost, None))
         else:
             self._dispatcher.enqueue_lost(lost, m.NODEDOWN)
+
+    def _subscribe_anew(self) -> None:
+        """The remote Proxy has nothing from us any more."""
+        pids = [target for target in self._monitors if type(target) is Pid]
+        if len(pids) < len(self._monitors):
+            names = [target for target in self._monitors if type(target) is not Pid]
+            self._lose({name: self._monitors.pop(name) for name in names})
+        self._instructions.clear()
+        self._anew = iter(pids)
 
     def _add_job(self, job: _FanOut) -> None:
         self._jobs.append(job)
@@ -349,15 +315,15 @@ class ConnectorCore:
             else:
                 for certificate in islice(job.certificates, limit):
                     limit -= 1
-                    self._fan_out(certificate, job.monitors)
+                    self._fan_out(certificate, job)
             if limit > 0:
                 self._jobs.popleft()
 
-    def _fan_out(self, certificate: Any, monitors: dict[Target, References]) -> None:
+    def _fan_out(self, certificate: Any, job: _FanOut) -> None:
         if type(certificate) is not tuple or len(certificate) != 2 or not m.is_target(certificate[0]):
-            self.complaints.add("a malformed certificate", None, certificate)
+            self.complaints.add("a malformed certificate", job.sender, certificate)
             return
-        references = monitors.pop(certificate[0], None)
+        references = job.monitors.pop(certificate[0], None)
         if references is not None:
             self._dispatcher.enqueue(certificate[0], references, certificate[1])
 
@@ -367,24 +333,57 @@ class ConnectorCore:
             self._monitors = compacted(self._monitors)
         self._dispatcher.compact()
 
-    # -- a new process takes over
+    # -- after a crash
 
     def restarted(self) -> None:
-        """Whatever ran this core has crashed and another runs it now, with another pid: subscribe to everything anew.
+        """The process that ran this core has ended and another runs it now, with another pid.
 
-        The remote Proxy drops the subscriptions of the old pid; deaths in between are reported as ``noproc``.
+        The remote Proxy drops the subscriptions of the old pid.
         """
-        self.state = State.UNKNOWN
-        self._proxy = None
-        self._instructions = deque((m.SUBSCRIBE, target) for target in self._monitors)
-        self._wanted = bool(self._instructions)
+        self.proxy.process_changed()
+        self._subscribe_anew()
+
+    def lost_references(self) -> Iterator[Reference]:
+        """Monitors that fire when the summaries before them are fanned out, and are none of the remote's any more."""
+        for job in self._jobs:
+            if job.certificates is None:
+                for references in job.monitors.values():
+                    yield from (references,) if type(references) is Reference else references
+
+    def mend(self, rows: Iterable[tuple[Reference, Target]], now: float) -> None:
+        """An exception has interrupted something: monitor exactly ``rows``, whatever is in the tables.
+
+        The remote is asked anew, for news of it may have been lost as well. To subscribe to what is subscribed to does
+        no harm; who has died meanwhile is reported once more.
+        """
+        before = {*self._monitors, *(target for _, target in self._instructions)}
+        self._monitors.clear()  # not another table: summaries that are being fanned out hold this one
+        self._instructions.clear()
+        self._anew = iter(())
+        for ref, target in rows:
+            self.monitor(target, ref)
+        for target in before:
+            if target not in self._monitors:
+                self._instruct(m.UNSUBSCRIBE, target)
+        self._act(self.proxy.mend(now))
+
+
+def _is_not_of_a_name(certificate: Any) -> bool:
+    """False for a certificate of a name; malformed ones are for others to complain about."""
+    return not (type(certificate) is tuple and certificate and type(certificate[0]) is tuple)
 
 
 class _FanOut:
     """Certificates to be looked up in the table that held when they came; None: everything in it is lost."""
 
-    __slots__ = ("certificates", "monitors")
+    __slots__ = ("certificates", "monitors", "sender")
 
-    def __init__(self, monitors: dict[Target, References], certificates: Iterator[Any] | None) -> None:
+    def __init__(
+        self,
+        monitors: dict[Target, References],
+        certificates: Iterator[Any] | None,
+        sender: Pid | Atom | None = None,
+    ) -> None:
         self.monitors = monitors
         self.certificates = certificates
+        self.sender = sender

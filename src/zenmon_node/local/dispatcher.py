@@ -20,7 +20,7 @@ from ..counters import Counters
 from ..pacing import SLICE, Pacer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from erlang_interop.terms import Pid, Term
 
@@ -42,7 +42,11 @@ class DispatcherCore:
         self._counters = counters if counters is not None else Counters()
         self._tables = tables
         self._queue: deque[tuple[Target, References, Term] | _Lost] = deque()
+        #: Their references, beginning with those of the oldest entry, which stays in the queue until it is done.
         self._refs: Iterator[tuple[Reference, Target, Term]] | None = None
+        #: Messages that are being taken: none of them is lost if that is interrupted by an exception.
+        self._taken: list[tuple[Pid, Term]] = []
+        self._waiting = 0
         self._amount = 0
         self._left = 0
         # The first DOWN after a pause has nothing to gather for: it was gathered on its way here.
@@ -58,21 +62,24 @@ class DispatcherCore:
     @property
     def waiting(self) -> bool:
         """True while a death waits to be delivered."""
-        return bool(self._queue) or self._refs is not None
+        return bool(self._queue)
 
     @property
     def waiting_downs(self) -> int:
         """References in the queue, those of demonitored ones too; of a lost node, each target counts once at first."""
-        return self._counters.enqueued_downs - self._counters.delivered_downs
+        return self._waiting
 
     def enqueue(self, target: Target, references: References, reason: Term) -> None:
         """A target has died; ``references`` are all its monitors."""
-        self._counters.enqueued_downs += 1 if type(references) is Reference else len(references)
+        count = 1 if type(references) is Reference else len(references)
+        self._waiting += count
+        self._counters.enqueued_downs += count
         self._queue.append((target, references, reason))
 
     def enqueue_lost(self, rows: dict[Target, References], reason: Term) -> None:
         """Everything in ``rows`` fires with ``reason``. The table belongs to the Dispatcher from now on."""
         if rows:
+            self._waiting += len(rows)
             self._counters.enqueued_downs += len(rows)
             self._queue.append(_Lost(rows, reason))
 
@@ -93,7 +100,7 @@ class DispatcherCore:
             if not self.waiting or not self._pacer.is_due(now):
                 return []
             self._left = self._amount
-        out: list[tuple[Pid, Term]] = []
+        out = self._taken
         delivered = 0
         refs = self._refs or self._drain()
         self._refs = refs
@@ -111,6 +118,8 @@ class DispatcherCore:
             if row is not None:
                 out.append((row[0], m.down_message(ref, target, reason)))
                 self._left -= 1
+        self._taken = []
+        self._waiting -= delivered
         self._counters.delivered_downs += delivered
         self._counters.processed_downs += len(out)
         if not self._left:
@@ -121,19 +130,34 @@ class DispatcherCore:
         """Give back memory that the monitors of the past have taken."""
         self._tables.compact()
 
+    def recover(self) -> None:
+        """An exception has interrupted :meth:`deliver`: begin anew with the oldest entry, of which some may be gone."""
+        self._refs = None
+        self._waiting = sum(1 for _ in self.references())
+
+    def references(self) -> Iterator[Reference]:
+        """All references in the queue, and perhaps some that have fired just now."""
+        for entry in self._queue:
+            for _, references, _ in _rows(entry):
+                if type(references) is Reference:
+                    yield references
+                else:
+                    yield from references
+
     def _drain(self) -> Iterator[tuple[Reference, Target, Term]]:
         while self._queue:
-            entry = self._queue.popleft()
-            lost = isinstance(entry, _Lost)
-            for target, references, reason in entry if lost else (entry,):
+            entry = self._queue[0]
+            for target, references, reason in _rows(entry):
                 if type(references) is Reference:
                     yield references, target, reason
                 else:
-                    if lost:
+                    if type(entry) is _Lost:
                         # Counting these as the node was lost would have meant to look at every row there and then.
+                        self._waiting += len(references) - 1
                         self._counters.enqueued_downs += len(references) - 1
                     for ref in references:
                         yield ref, target, reason
+            self._queue.popleft()
 
 
 class _Lost:
@@ -148,3 +172,7 @@ class _Lost:
     def __iter__(self) -> Iterator[tuple[Target, References, Term]]:
         for target, references in self.rows.items():
             yield target, references, self.reason
+
+
+def _rows(entry: tuple[Target, References, Term] | _Lost) -> Iterable[tuple[Target, References, Term]]:
+    return entry if isinstance(entry, _Lost) else (entry,)

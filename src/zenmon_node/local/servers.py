@@ -1,18 +1,20 @@
 """The processes of the Local: ``Elixir.ZenMonitor.Local``, its Dispatcher, and one Connector for each remote node.
 
-They carry out what their cores decide. The cores hold all tables and outlive the processes, so that one that crashes is
+They carry out what their cores decide. The cores hold all tables and outlive the processes: one that is killed is
 replaced by another that goes on where it stopped.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from erlang_interop.errors import Exit
 from erlang_interop.runtime.events import NodeDown, NodeUp
 from erlang_interop.terms import Atom, Pid
 
+from .. import gen
 from .. import messages as m
 from ..sweeping import SweepingServer
 
@@ -21,10 +23,15 @@ if TYPE_CHECKING:
 
     from erlang_interop.terms import Reference, Term
 
+    from ..counters import Counters
+    from ..gen import GenModule
     from ..messages import Instruction
     from .api import CachedCompatibility, LocalCore
     from .connector import ConnectorCore
     from .dispatcher import DispatcherCore
+
+#: How a Connector ends that is not needed any more.
+NORMAL: Final = Atom("normal")
 
 
 class Dispatcher(SweepingServer):
@@ -32,10 +39,14 @@ class Dispatcher(SweepingServer):
 
     Args:
         core: The queue; it outlives this process.
+        counters: What is counted.
     """
 
-    def __init__(self, core: DispatcherCore) -> None:
+    def __init__(self, core: DispatcherCore, counters: Counters) -> None:
+        super().__init__(counters)
         self.core = core
+        #: What was taken from the queue and is being sent.
+        self._unsent: deque[tuple[Pid, Term]] = deque()
 
     def started(self) -> None:
         """Go on with what a Dispatcher before this one has left."""
@@ -55,9 +66,16 @@ class Dispatcher(SweepingServer):
     def tick(self) -> None:
         """Deliver what may go now."""
         now = self.now()
-        for subscriber, message in self.core.deliver(now):
+        self._unsent.extend(self.core.deliver(now))
+        while self._unsent:
+            subscriber, message = self._unsent.popleft()
             self.process.send(subscriber, message)
         self.wake_at(self.core.next_due(now))
+
+    def recover(self) -> None:
+        """Nothing that was taken is lost."""
+        self.core.recover()
+        self.wake_at(self.now())
 
 
 class Connector(SweepingServer):
@@ -65,12 +83,19 @@ class Connector(SweepingServer):
 
     Args:
         core: Its decisions and tables; they outlive the process.
-        changed: Called when the core may have put work into the Dispatcher or changed its mind about the remote.
+        local: Who has started it, and is told what has changed.
     """
 
-    def __init__(self, core: ConnectorCore, changed: Callable[[ConnectorCore], None]) -> None:
+    def __init__(self, core: ConnectorCore, local: Local) -> None:
+        super().__init__(local.core.counters)
         self.core = core
-        self._changed = changed
+        self._local = local
+        self.configure()
+
+    def configure(self) -> None:
+        """Take the settings that are in force now."""
+        self.idle_after(self._local.core.idle_after())
+        self._gen: GenModule = gen.load(self._local.core.settings.gen_module)
 
     def started(self) -> None:
         """Take the core over."""
@@ -95,8 +120,12 @@ class Connector(SweepingServer):
         """Give back memory."""
         self.core.compact()
 
+    def recover(self) -> None:
+        """What is monitored there stands in the tables of the Local."""
+        self._local.mend(self.core)
+
     def _rearm(self) -> None:
-        self._changed(self.core)
+        self._local.connector_changed(self.core)
         self.wake_at(self.core.next_due(self.now()))
 
     # -- ConnectorPort
@@ -109,6 +138,12 @@ class Connector(SweepingServer):
         """True if the remote is the own node or connected, hidden or visible."""
         return self._is_own or self.node.is_connected(self.core.remote)
 
+    def connection(self) -> int:
+        """The number of the connection to the remote; 0 for the own node."""
+        if self._is_own:
+            return 0
+        return next(row.connection_id for row in self.node.connections if row.name == self.core.remote)
+
     def is_busy(self) -> bool:
         """True while the connection holds more than it should."""
         return not self._is_own and self.node.is_busy(self.core.remote)
@@ -117,7 +152,11 @@ class Connector(SweepingServer):
         """Monitor the Proxy and ask it."""
         proxy = (m.PROXY, self.core.remote)
         ref = self.process.monitor(proxy)
-        self.process.send(proxy, m.ping_call(self.process.pid, ref))
+        try:
+            self._gen.call(self.process, proxy, ref, m.PING)
+        except BaseException:
+            self.process.demonitor(ref)
+            raise
         return ref
 
     def release_proxy(self, ref: Reference) -> None:
@@ -126,7 +165,13 @@ class Connector(SweepingServer):
 
     def cast(self, instructions: list[Instruction]) -> None:
         """Send a batch of instructions."""
-        self.process.send((m.PROXY, self.core.remote), m.process_cast(self.process.pid, instructions))
+        request = (m.PROCESS, self.process.pid, instructions)
+        self._gen.cast(self.process, (m.PROXY, self.core.remote), request)
+
+    def leave(self) -> None:
+        """End; the Local forgets the core."""
+        self._local.connector_leaves(self.core)
+        raise Exit(NORMAL)
 
 
 class Local(SweepingServer):
@@ -149,6 +194,7 @@ class Local(SweepingServer):
         subscriber_gone: Callable[[Pid], None],
         verdict_changed: Callable[[Atom, CachedCompatibility], None],
     ) -> None:
+        super().__init__(core.counters)
         self.core = core
         self._work_arrived = work_arrived
         self._settled = settled
@@ -184,13 +230,12 @@ class Local(SweepingServer):
                 if connector is None:
                     return
                 if isinstance(message, NodeUp):
-                    connector.node_up()
+                    connector.node_up(message.connection_id)
                 else:
-                    connector.node_down()
+                    connector.node_down(message.connection_id)
                 self.update_connector(connector)
             case (Atom("DOWN"), _, Atom("process"), Pid() as subscriber, _):
-                self.core.subscriber_down(subscriber)
-                self._subscriber_gone(subscriber)
+                self._bury(subscriber)
                 self._go_on()
             case (Atom("EXIT"), Pid() as pid, reason):
                 self._exited(pid, reason)
@@ -199,19 +244,44 @@ class Local(SweepingServer):
             case _:
                 self.core.complaints.add("no message for the Local", self.sender, message)
 
+    def _bury(self, subscriber: Pid) -> None:
+        self._subscriber_gone(subscriber)
+        self.core.subscriber_down(subscriber)
+
     def _exited(self, pid: Pid, reason: Term) -> None:
-        for node, server in self._servers.items():
+        for server in self._servers.values():
             if server.process.pid == pid:
-                core = self.core.connectors[node]
-                core.restarted()
-                self.start_connector(core)
+                server.core.restarted()
+                if server.has_given_up:
+                    server.core.failed(self.now())  # it would only crash again
+                self.start_connector(server.core)
                 return
         raise Exit(reason)  # the supervisor's
+
+    def recover(self) -> None:
+        """News may have been lost: of subscribers, of nodes, of Connectors."""
+        for subscriber in self.core.tables.subscriber_pids():
+            if not self.node.is_alive(subscriber):
+                self._bury(subscriber)
+        connectors = list(self.core.connectors.values())
+        for connector in connectors:
+            server = self._servers.get(connector.remote)
+            if server is None or not server.process.alive:
+                connector.restarted()
+                self.start_connector(connector)
+        self.mend(*connectors)
+        self._go_on()
+
+    def mend(self, *connectors: ConnectorCore) -> None:
+        """An exception has interrupted the work of these Connectors, or for them."""
+        self.core.mend(connectors, self.now())
+        for connector in connectors:
+            self.update_connector(connector)
 
     def reconfigured(self) -> None:
         """The settings of the cores have changed: their timers may be too late."""
         for server in self._servers.values():
-            server.idle_after(self.core.idle_after())
+            server.configure()
             server.update()
 
     def tick(self) -> None:
@@ -235,8 +305,7 @@ class Local(SweepingServer):
 
     def start_connector(self, core: ConnectorCore) -> None:
         """Run a Connector, linked: it does not outlive the Local."""
-        server = Connector(core, self._connector_changed)
-        server.idle_after(self.core.idle_after())
+        server = Connector(core, self)
         self._servers[core.remote] = server
         self.node.start_inline(server, link_to=self.process.pid)
 
@@ -244,15 +313,27 @@ class Local(SweepingServer):
         """Something was done to a Connector's core."""
         self._servers[core.remote].update()
 
-    def _connector_changed(self, core: ConnectorCore) -> None:
+    # -- what its Connectors tell
+
+    def connector_changed(self, core: ConnectorCore) -> None:
+        """Work may have been put into the Dispatcher, or something else be known of the remote."""
         if self.core.dispatcher.waiting:
             self._work_arrived()
-        if core.settled:
+        if core.proxy.settled:
             self._settled()
-        verdict = self.core.changed_verdict(core, self.now())
+        self._note_verdict(core.remote)
+
+    def connector_leaves(self, core: ConnectorCore) -> None:
+        """Nothing is monitored there: its process ends."""
+        self.process.unlink(self._servers.pop(core.remote).process.pid)
+        self.core.forget(core)
+        self._note_verdict(core.remote)
+
+    def _note_verdict(self, node: Atom) -> None:
+        verdict = self.core.changed_verdict(node, self.now())
         if verdict is not None:
             # As a message to itself: whoever is told may call anything, and a handler may be in the middle of its work.
-            self.process.send(self.process.pid, _Verdict(core.remote, verdict))
+            self.process.send(self.process.pid, _Verdict(node, verdict))
 
 
 @dataclass(frozen=True, slots=True)

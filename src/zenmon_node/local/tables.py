@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from ..memory import compacted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from erlang_interop.terms import Pid, Reference
 
     from ..messages import Target
@@ -44,6 +46,11 @@ class LocalTables:
     def subscriber_pids(self) -> list[Pid]:
         """Processes with at least one monitor."""
         return list(self._subscribers)
+
+    def rows(self) -> Iterator[tuple[Reference, Target]]:
+        """All monitors whose subscribers have not died, with their targets."""
+        for rows in self._subscribers.values():
+            yield from rows.items()
 
     def add(self, ref: Reference, subscriber: Pid, target: Target) -> None:
         """Add a monitor."""

@@ -83,6 +83,9 @@ class FakeConnectorPort(Refs):
     """One remote; its Proxy answers when the test says so."""
 
     connected: bool = True
+    #: Of the connection, when connected.
+    number: int = 1
+    left: bool = False
     busy: bool = False
     pings: list[Reference] = field(default_factory=list)
     released: list[Reference] = field(default_factory=list)
@@ -91,8 +94,15 @@ class FakeConnectorPort(Refs):
     def is_connected(self) -> bool:
         return self.connected
 
+    def connection(self) -> int:
+        assert self.connected
+        return self.number
+
     def is_busy(self) -> bool:
         return self.busy
+
+    def leave(self) -> None:
+        self.left = True
 
     def ping(self) -> Reference:
         self.pings.append(ref(900_000 + len(self.pings)))

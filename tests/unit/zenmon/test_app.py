@@ -15,6 +15,7 @@ from zenmon_node import (
     Cached,
     CachedCompatibility,
     Compatibility,
+    Remote,
     SettingsError,
     ZenMonitorStopped,
     open_zen_monitor,
@@ -183,25 +184,60 @@ async def test_nodedown_and_back(pair: Pair) -> None:
         assert await next_message(me) == down(again, pid, DIED)
 
 
-async def test_a_proxy_crash_fires_nodedown_and_costs_two_seconds(pair: Pair) -> None:
+async def test_a_proxy_that_is_restarted_costs_no_pid_its_monitor(pair: Pair) -> None:
+    await pair.zen.connect(pair.there.name)
+    lives, dies = pair.there.spawn(waiting), pair.there.spawn(waiting)
+    pair.there.spawn(waiting, name="worker")
+    seen: list[tuple[Atom, CachedCompatibility]] = []
+    pair.zen.watch_compatibility(lambda node, verdict: seen.append((node, verdict)))
+    async with pair.here.open_process() as me:
+        by_pid = pair.zen.monitor(lives, subscriber=me)
+        gone = pair.zen.monitor(dies, subscriber=me)
+        by_name = pair.zen.monitor(("worker", pair.there.name), subscriber=me)
+        await subscribed(pair.there_zen, 3)
+        proxy = pair.there.whereis(m.PROXY)
+        assert proxy is not None
+        pair.there.exit(proxy, Atom("kill"))
+        pair.there.exit(dies, Atom("kill"))
+        # Which process the name was bound to is not known any more.
+        assert await next_message(me) == down(by_name, (Atom("worker"), pair.there.name), m.NODEDOWN)
+        assert await next_message(me) == down(gone, dies, m.NOPROC)
+        await subscribed(pair.there_zen, 1)
+        assert pair.zen.compatibility(lives) is Compatibility.COMPATIBLE
+        me.send(lives, DIED)
+        assert await next_message(me) == down(by_pid, lives, DIED)
+    assert [verdict.status for _, verdict in seen] == [Cached.INCOMPATIBLE, Cached.COMPATIBLE]
+    await nothing_left(pair.zen, pair.there_zen)
+
+
+async def test_a_proxy_that_stays_away_costs_all_monitors_and_connect_waits_for_that(pair: Pair) -> None:
     await pair.zen.connect(pair.there.name)
     pid = pair.there.spawn(waiting)
+    supervisor = pair.there.whereis(m.SUPERVISOR)
+    assert supervisor is not None
     async with pair.here.open_process() as me:
         ref = pair.zen.monitor(pid, subscriber=me)
         await subscribed(pair.there_zen, 1)
-        proxy = pair.there.whereis(m.PROXY)
-        assert proxy is not None
-        started = trio.current_time()
-        pair.there.exit(proxy, Atom("kill"))
-        assert await next_message(me) == down(ref, pid, m.NODEDOWN)
-        assert pair.zen.cached_compatibility(pair.there.name) == CachedCompatibility(Cached.INCOMPATIBLE, 1)
+        pair.there.exit(supervisor, Atom("shutdown"))
+        await until(lambda: pair.zen.cached_compatibility(pair.there.name).status is Cached.INCOMPATIBLE)
         assert await pair.zen.connect(pair.there.name) is Compatibility.INCOMPATIBLE
-        await until(lambda: pair.zen.compatibility(pid) is Compatibility.COMPATIBLE)
-        assert 2.0 <= trio.current_time() - started < 3.0
-        again = pair.zen.monitor(pid, subscriber=me)
+        assert pair.zen.cached_compatibility(pair.there.name) == CachedCompatibility(Cached.INCOMPATIBLE, 2)
+        assert await next_message(me) == down(ref, pid, m.NODEDOWN)
+
+
+async def test_zenmonitor_may_be_opened_anew_on_the_other_node(pair: Pair) -> None:
+    await pair.zen.connect(pair.there.name)
+    pid = pair.there.spawn(waiting)
+    supervisor = pair.there.whereis(m.SUPERVISOR)
+    assert supervisor is not None
+    async with pair.here.open_process() as me:
+        ref = pair.zen.monitor(pid, subscriber=me)
         await subscribed(pair.there_zen, 1)
-        me.send(pid, DIED)
-        assert await next_message(me) == down(again, pid, DIED)
+        pair.there.exit(supervisor, Atom("shutdown"))
+        async with open_zen_monitor(pair.there) as again:
+            await subscribed(again, 1)
+            me.send(pid, DIED)
+            assert await next_message(me) == down(ref, pid, DIED)
 
 
 async def test_many_connect_and_one_asks(pair: Pair) -> None:
@@ -347,6 +383,72 @@ async def test_ten_thousand_go_in_paced_batches(pair: Pair) -> None:
         assert len(seen) == len(set(seen)) == 10_000
         assert trio.current_time() - started >= 0.4
     await nothing_left(pair.zen, pair.there_zen)
+
+
+async def test_remotes_and_statistics(pair: Pair) -> None:
+    assert pair.zen.remotes() == []
+    assert pair.zen.maximum_mps == 10_000
+    pair.zen.configure(demand_amount=5, demand_interval=1000)
+    assert pair.zen.maximum_mps == 5
+    await pair.zen.connect(pair.there.name)
+    pids = [pair.there.spawn(waiting) for _ in range(20)]
+    async with pair.zen.watch(pids):
+        await subscribed(pair.there_zen, 20)
+        (remote,) = pair.zen.remotes()
+        assert remote == Remote(pair.there.name, CachedCompatibility(Cached.COMPATIBLE), 20, 0, 1, 20, 0, 0)
+        for pid in pids:
+            pair.there.exit(pid, DIED)
+        await until(lambda: pair.zen.remotes()[0].certificates == 20)
+        (remote,) = pair.zen.remotes()
+        assert (remote.targets, remote.batches) == (0, 1)
+        assert remote.summaries >= 1
+        counters = pair.zen.counters
+        assert counters.delivered_downs == counters.processed_downs == 20 - pair.zen.statistics().waiting_downs
+    await until(lambda: pair.zen.statistics().waiting_downs == 0)
+    assert pair.zen.counters.processed_downs < pair.zen.counters.delivered_downs == 20
+
+
+async def test_a_notice_that_raises_costs_nobody_else_one(pair: Pair) -> None:
+    def broken(node: Atom, verdict: CachedCompatibility) -> None:
+        raise RuntimeError("broken notice")
+
+    seen: list[Cached] = []
+    unwatch = pair.zen.watch_compatibility(broken)
+    pair.zen.watch_compatibility(lambda node, verdict: seen.append(verdict.status))
+    with capture_logs() as logs:
+        await pair.zen.connect(pair.there.name)
+        await until(lambda: len(seen) == 1)
+    assert [log["event"] for log in logs] == ["a notice of watch_compatibility raised"]
+    unwatch()
+    with capture_logs() as logs:
+        await pair.here.disconnect(pair.there.name)
+    assert (seen, logs) == ([Cached.COMPATIBLE, Cached.UNAVAILABLE], [])
+
+
+async def test_a_connector_goes_when_it_is_not_needed_and_comes_back(pair: Pair) -> None:
+    pair.zen.configure(hibernation_threshold=1)
+    seen: list[Cached] = []
+    pair.zen.watch_compatibility(lambda node, verdict: seen.append(verdict.status))
+    for life in (1, 2):
+        assert await pair.zen.connect(pair.there.name) is Compatibility.COMPATIBLE
+        pid = pair.there.spawn(waiting)
+        async with pair.here.open_process() as me:
+            ref = pair.zen.monitor(pid, subscriber=me)
+            await subscribed(pair.there_zen, 1)
+            assert pair.there_zen.statistics().remote_subscribers == 1
+            (server,) = pair.zen._local._servers.values()
+            await pair.here.connect(pair.there.name)
+            me.send(pid, DIED)
+            assert await next_message(me) == down(ref, pid, DIED)
+            await until(lambda: not pair.zen.remotes())
+            assert not server.process.alive
+            await until(lambda: pair.there_zen.statistics().remote_subscribers == 0)
+        assert pair.zen.cached_compatibility(pair.there.name) == CachedCompatibility(Cached.MISS)
+        assert pair.here.is_connected(pair.there.name)
+        assert seen == [Cached.COMPATIBLE, Cached.MISS] * life
+    await pair.here.disconnect(pair.there.name)  # nobody is there whom that concerns
+    assert pair.zen.remotes() == []
+    assert pair.here.whereis(m.LOCAL) is not None
 
 
 async def test_bad_arguments(pair: Pair) -> None:

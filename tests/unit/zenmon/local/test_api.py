@@ -111,7 +111,7 @@ def test_cached_compatibility(core: LocalCore) -> None:
     assert core.cached_compatibility(THERE, 2.1) == CachedCompatibility(Cached.EXPIRED, 1)
     connector.message((pings[-1], m.PONG), 2.2)
     assert core.cached_compatibility(THERE, 2.2) == CachedCompatibility(Cached.COMPATIBLE)
-    connector.node_down()
+    connector.node_down(1)
     assert core.cached_compatibility(THERE, 2.2) == CachedCompatibility(Cached.UNAVAILABLE)
 
 
@@ -139,5 +139,5 @@ def test_settings_reach_every_part(core: LocalCore) -> None:
     connector.message((port(core).ports[THERE].pings[-1], m.PONG), 100.0)
     connector.sweep(100.0)
     assert [len(cast) for cast in port(core).ports[THERE].casts] == [1]
-    connector.node_down()
+    connector.node_down(1)
     assert len(core.dispatcher.deliver(100.0)) == 1

@@ -1,4 +1,4 @@
-"""A Connector's decisions: batches, the state of the remote and its penalties, and what fires when."""
+"""A Connector's decisions: batches, what fires when, when it goes, and what it makes of an exception."""
 
 from __future__ import annotations
 
@@ -6,87 +6,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from erlang_interop.terms import Atom, Pid, Reference, Term
-from tests.unit.zenmon.ports import HERE, THERE, FakeConnectorPort, pid, ref
+from tests.unit.zenmon.local.bench import DIED, ME, NAME, Bench, target
+from tests.unit.zenmon.ports import HERE, THERE, FakeConnectorPort, ref
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
-from zenmon_node.local.connector import ConnectorCore, State, penalty
-from zenmon_node.local.dispatcher import DispatcherCore
-from zenmon_node.local.tables import LocalTables
-
-ME = pid(1)
-DIED = Atom("died")
-
-
-def target(number: int) -> m.Target:
-    return pid(number, THERE)
-
-
-class Bench:
-    """A Connector whose remote is played by the test."""
-
-    def __init__(self, settings: Settings | None = None, *, compatible: bool = False) -> None:
-        self.tables = LocalTables()
-        settings = settings or Settings()
-        self.dispatcher = DispatcherCore(self.tables, settings)
-        self.core = ConnectorCore(THERE, self.dispatcher, settings)
-        self.port = self.core.port = FakeConnectorPort()
-        self.now = 1000.0
-        if compatible:
-            self.core.check()
-            self.go(0.0)
-            self.pong()
-
-    def monitor(self, *numbers: int, of: m.Target | None = None) -> None:
-        for number in numbers:
-            self.tables.add(ref(number), ME, of or target(number))
-            self.core.monitor(of or target(number), ref(number))
-
-    def demonitor(self, *numbers: int) -> None:
-        for number in numbers:
-            row = self.tables.take(ref(number))
-            assert row is not None
-            self.core.demonitor(row[1], ref(number))
-
-    @property
-    def state(self) -> State:
-        return self.core.state
-
-    def fan_out(self) -> int:
-        """Slices until every summary is fanned out."""
-        slices = 0
-        while self.core.busy:
-            self.core.work()
-            slices += 1
-        return slices
-
-    def go(self, seconds: float) -> None:
-        """Let time pass, and the core run whenever it wants to."""
-        end = self.now + seconds
-        while (due := self.core.next_due(self.now)) is not None and due <= end:
-            self.now = max(due, self.now)
-            self.core.sweep(self.now)
-        self.now = end
-
-    def pong(self, answer: Term = m.PONG) -> None:
-        self.core.message((self.port.pings[-1], answer), self.now)
-        self.go(0.0)
-
-    def proxy_down(self, reason: Term, ref: Reference | None = None) -> None:
-        message = (m.DOWN, ref or self.port.pings[-1], m.PROCESS, (m.PROXY, THERE), reason)
-        self.core.message(message, self.now)
-
-    def dead(self, *certificates: tuple[Term, Term], node: Atom = THERE) -> None:
-        self.core.message(m.dead_summary(node, list(certificates)), self.now)
-
-    def fired(self) -> list[tuple[int, Term]]:
-        """Number and reason of all that has fired, in order; pacing is another test's business."""
-        out: list[tuple[int, Term]] = []
-        now = self.now
-        while (due := self.dispatcher.next_due(now)) is not None:
-            now = max(now, due)
-            for _, (_, reference, _, _, (_, reason)) in self.dispatcher.deliver(now):
-                out.append((int.from_bytes(reference.words, "big"), reason))
-        return out
+from zenmon_node.local.remote import State
+from zenmon_node.pacing import SLICE
 
 
 def test_the_first_monitor_pings_then_subscribes() -> None:
@@ -137,13 +62,8 @@ def test_a_silent_proxy_is_incompatible_after_five_seconds() -> None:
     assert bench.state is State.INCOMPATIBLE
 
 
-def test_penalties_are_the_originals() -> None:
-    assert [penalty(n) for n in range(1, 9)] == [2, 4, 8, 16, 32, 60, 60, 60]
-    assert penalty(1001) == 60
-
-
 def test_back_off_pings_at_the_originals_times() -> None:
-    bench = Bench()
+    bench = Bench(Settings(hibernation_threshold=1_000_000))
     bench.monitor(1)
     start = bench.now
     pings: list[float] = []
@@ -156,15 +76,16 @@ def test_back_off_pings_at_the_originals_times() -> None:
             pings.append(round(bench.now - start, 1))
             bench.proxy_down(m.NOPROC)
     assert pings == [0.0, 2.0, 6.0, 14.0, 30.0, 62.0, 122.0, 182.0]
-    assert bench.core.attempt == 8
+    assert bench.core.proxy.attempt == 8
 
 
 def test_during_a_penalty_monitors_fire_and_nothing_is_asked() -> None:
-    bench = Bench(compatible=True)
+    bench = Bench()
     bench.monitor(1)
-    bench.proxy_down(DIED)
+    bench.go(0.1)
+    bench.proxy_down(m.NOPROC)
     assert bench.fired() == [(1, m.NODEDOWN)]
-    assert (bench.state, bench.core.attempt) == (State.INCOMPATIBLE, 1)
+    assert (bench.state, bench.core.proxy.attempt) == (State.INCOMPATIBLE, 1)
     bench.monitor(2)
     bench.go(1.0)
     assert bench.fired() == [(2, m.NODEDOWN)]
@@ -175,7 +96,7 @@ def test_during_a_penalty_monitors_fire_and_nothing_is_asked() -> None:
     bench.monitor(3)
     bench.go(0.1)
     assert bench.port.casts == [[(m.SUBSCRIBE, target(3))]]
-    assert bench.core.attempt == 0
+    assert bench.core.proxy.attempt == 0
 
 
 def test_a_node_that_is_not_connected_is_unavailable_and_not_asked() -> None:
@@ -186,7 +107,7 @@ def test_a_node_that_is_not_connected_is_unavailable_and_not_asked() -> None:
     assert (bench.state, bench.port.pings) == (State.UNAVAILABLE, [])
     assert bench.fired() == [(1, m.NODEDOWN)]
     bench.port.connected = True
-    bench.core.node_up()
+    bench.node_up()
     bench.go(0.1)
     bench.pong()
     assert bench.state == State.COMPATIBLE
@@ -198,9 +119,9 @@ def test_nodedown_fires_all_sends_nothing_and_forgets_attempts() -> None:
     bench.go(0.1)
     bench.proxy_down(m.NOPROC)
     bench.fired()
-    bench.core.node_down()
-    assert (bench.state, bench.core.attempt) == (State.UNAVAILABLE, 0)
-    bench.core.node_up()
+    bench.node_down()
+    assert (bench.state, bench.core.proxy.attempt) == (State.UNAVAILABLE, 0)
+    bench.node_up()
     bench.go(0.1)
     bench.pong()
     bench.monitor(2, 3)
@@ -208,7 +129,7 @@ def test_nodedown_fires_all_sends_nothing_and_forgets_attempts() -> None:
     bench.go(0.1)
     bench.demonitor(2)
     casts = len(bench.port.casts)
-    bench.core.node_down()
+    bench.node_down()
     bench.go(10.0)
     assert bench.fired() == [(3, m.NODEDOWN), (4, m.NODEDOWN)]
     assert len(bench.port.casts) == casts
@@ -219,29 +140,16 @@ def test_noconnection_of_the_proxy_is_a_disconnect_without_penalty() -> None:
     bench = Bench(compatible=True)
     bench.monitor(1)
     bench.proxy_down(m.NOCONNECTION)
-    assert (bench.state, bench.core.attempt) == (State.UNAVAILABLE, 0)
-    bench.core.node_down()
+    assert (bench.state, bench.core.proxy.attempt) == (State.UNAVAILABLE, 0)
+    bench.node_down()
     assert bench.fired() == [(1, m.NODEDOWN)]
-
-
-def test_late_news_of_an_old_proxy_changes_nothing() -> None:
-    bench = Bench(compatible=True)
-    old = bench.port.pings[-1]
-    bench.core.node_down()
-    bench.core.node_up()
-    bench.go(0.1)
-    bench.pong()
-    bench.monitor(1)
-    bench.proxy_down(m.NOCONNECTION, old)
-    assert bench.state == State.COMPATIBLE
-    assert bench.fired() == []
 
 
 def test_nodeup_after_a_sweep_has_seen_the_connection_asks_no_second_time() -> None:
     bench = Bench()
     bench.monitor(1)
     bench.go(0.1)
-    bench.core.node_up()
+    bench.core.node_up(bench.port.number)
     bench.go(1.0)
     assert len(bench.port.pings) == 1
     bench.pong()
@@ -282,7 +190,9 @@ def test_12000_monitors_cross_as_the_originals_do() -> None:
     bench.go(1.0)
     bench.monitor(*range(12_000))
     start, sizes = bench.now, []
-    while (due := bench.core.next_due(bench.now)) is not None:
+    while bench.core.waiting_instructions:
+        due = bench.core.next_due(bench.now)
+        assert due is not None
         bench.now = due
         bench.core.sweep(due)
         sizes.append((round(bench.now - start, 2), len(bench.port.casts[-1])))
@@ -364,8 +274,8 @@ def test_a_long_summary_goes_in_slices_and_a_nodedown_behind_it_waits() -> None:
     numbers = list(range(1, 5_001))
     bench.monitor(*numbers, 30_000)
     bench.dead(*[(target(number), DIED) for number in numbers])
-    bench.core.node_down()
-    bench.core.node_up()
+    bench.node_down()
+    bench.node_up()
     bench.monitor(40_000, of=target(4_999))  # of the next life
     assert bench.fan_out() == 2
     assert bench.fired() == [(number, DIED) for number in numbers] + [(30_000, m.NODEDOWN)]
@@ -375,23 +285,138 @@ def test_a_long_summary_goes_in_slices_and_a_nodedown_behind_it_waits() -> None:
 def test_a_demonitor_of_a_lost_target_leaves_the_new_monitor_alone() -> None:
     bench = Bench(compatible=True)
     bench.monitor(1)
-    bench.core.node_down()
-    bench.core.node_up()
+    bench.node_down()
+    bench.node_up()
     bench.monitor(2, of=target(1))
     bench.demonitor(1)
     assert bench.fired() == []
     assert len(bench.core) == 1
 
 
-def test_a_new_process_subscribes_anew() -> None:
+def test_a_new_process_subscribes_anew_and_fires_names() -> None:
     bench = Bench(compatible=True)
     bench.monitor(1, 2)
+    bench.monitor(3, of=NAME)
     bench.go(0.1)
     bench.core.restarted()
+    assert bench.core.waiting_instructions == 2
     bench.go(0.1)
     bench.pong()
     assert bench.port.casts[1:] == [[(m.SUBSCRIBE, target(1)), (m.SUBSCRIBE, target(2))]]
-    assert bench.fired() == []
+    assert bench.fired() == [(3, m.NODEDOWN)]
+
+
+# -- going
+
+
+def test_it_goes_when_nothing_was_monitored_for_a_while() -> None:
+    bench = Bench(Settings(hibernation_threshold=10), compatible=True)
+    bench.monitor(1)
+    bench.go(5.0)
+    bench.demonitor(1)
+    bench.go(0.9)
+    bench.monitor(2)
+    bench.go(5.0)
+    bench.dead((target(2), DIED))
+    bench.go(0.9)
+    assert not bench.port.left
+    bench.go(0.2)
+    assert bench.port.left
+
+
+def test_it_stays_while_it_waits_for_an_answer_or_a_penalty() -> None:
+    bench = Bench(Settings(hibernation_threshold=1))
+    bench.core.check()
+    bench.go(4.9)
+    assert (bench.state, bench.port.left) == (State.PINGING, False)
+    bench.go(0.2)
+    assert (bench.state, bench.port.left) == (State.INCOMPATIBLE, False)
+    bench.go(1.8)
+    assert not bench.port.left
+    bench.go(0.2)
+    assert (bench.port.left, len(bench.port.pings)) == (True, 1)
+
+
+def test_it_goes_from_a_node_that_is_gone() -> None:
+    bench = Bench(Settings(hibernation_threshold=10), compatible=True)
+    bench.monitor(1)
+    bench.node_down()
+    bench.go(1.1)
+    assert bench.port.left
+
+
+# -- after an exception
+
+
+class Broken(Exception):
+    pass
+
+
+def test_what_an_exception_has_lost_is_subscribed_to_anew() -> None:
+    bench = Bench(compatible=True)
+    bench.monitor(1, 2, 3)
+    bench.monitor(4, of=target(3))
+    bench.monitor(5, of=NAME)
+    bench.go(0.1)
+    bench.dead((target(1), DIED))
+    bench.demonitor(2)
+    bench.go(0.2)
+    rows = [(ref(3), target(3)), (ref(4), target(3)), (ref(5), NAME), (ref(6), target(6))]
+    bench.tables.add(ref(6), ME, target(6))
+    bench.core.mend(rows, bench.now)
+    assert bench.state is State.UNKNOWN
+    bench.go(0.1)
+    bench.pong()
+    assert bench.port.casts[-1] == [(m.SUBSCRIBE, t) for t in (target(3), NAME, target(6))]
+    bench.dead((target(3), DIED), (NAME, DIED))
+    assert bench.fired() == [(1, DIED), (3, DIED), (4, DIED), (5, DIED)]
+
+
+def test_what_is_monitored_no_more_is_unsubscribed_from() -> None:
+    bench = Bench(compatible=True)
+    bench.monitor(1)
+    bench.go(0.1)
+    bench.monitor(2)
+    bench.core.mend([], bench.now)
+    bench.go(0.1)
+    bench.pong()
+    assert sorted(bench.port.casts[-1], key=str) == [(m.UNSUBSCRIBE, target(1)), (m.UNSUBSCRIBE, target(2))]
+    assert len(bench.core) == 0
+
+
+def test_a_summary_that_is_being_fanned_out_goes_on_after_an_exception() -> None:
+    bench = Bench(compatible=True)
+    numbers = list(range(1, 5_001))
+    bench.monitor(*numbers)
+    bench.dead(*[(target(number), DIED) for number in numbers])
+    rows = [(ref(number), target(number)) for number in numbers[SLICE - 1 :]]  # the others have been fanned out
+    bench.core.mend(rows, bench.now)
+    bench.fan_out()
+    assert sorted(bench.fired()) == [(number, DIED) for number in numbers]
+
+
+def test_who_cannot_even_be_asked_is_incompatible() -> None:
+    class Unable(FakeConnectorPort):
+        def ping(self) -> Reference:
+            raise Broken
+
+    bench = Bench()
+    bench.core.port = Unable()
+    bench.monitor(1)
+    with pytest.raises(Broken):
+        bench.go(0.1)
+    bench.core.mend([(ref(1), target(1))], bench.now)
+    assert (bench.state, bench.core.proxy.attempt) == (State.INCOMPATIBLE, 1)
+    assert bench.fired() == [(1, m.NODEDOWN)]
+
+
+def test_a_penalty_outlasts_an_exception() -> None:
+    bench = Bench()
+    bench.monitor(1)
+    bench.go(0.1)
+    bench.proxy_down(m.NOPROC)
+    bench.core.mend([], bench.now)
+    assert (bench.state, bench.core.proxy.attempt) == (State.INCOMPATIBLE, 1)
 
 
 def test_settings_change_while_running() -> None:
