@@ -51,6 +51,7 @@ class SweepingServer(InlineServer):
 
     _idle_after: float | None = None
     _timer: Timer | None = None
+    _due: float
     _idle_timer: Timer | None = None
     _worked = False
 
@@ -96,9 +97,11 @@ class SweepingServer(InlineServer):
                 self._wait_idle()
             return
         if self._timer is not None:
-            if self._timer.deadline <= due:
+            if self._due <= due:
                 return
             self._timer.cancel()
+        # Not the timer's own deadline, which is a little later: each of many calls for one time would set it anew.
+        self._due = due
         self._timer = self.process.send_after(due - self.now(), self.process.pid, _Tick.TICK)
 
     def _wait_idle(self) -> None:
