@@ -1,0 +1,245 @@
+"""The nodes of a soak test, ours and BEAMs, behind one interface."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from erlang_interop import Atom, Pid, Process, Reference
+from erlang_interop.runtime.events import NodeDown
+from erlang_interop.runtime.transport import Stream, Transport
+from tests.interop.collectors import end_when_told, until, wait_for_ever
+from zenmon_node import messages as m
+
+from .ledger import exit_reason
+
+if TYPE_CHECKING:
+    from erlang_interop import Node, Term
+    from erlang_interop.testing.beam import Beam
+    from zenmon_node import ZenMonitor
+
+KILL = Atom("kill")
+
+
+@dataclass
+class Seen:
+    """What one look at a node has shown."""
+
+    messages: list[tuple[str, Term]] = field(default_factory=list)
+    """Subscribers and what came to them since the last look."""
+    lost: list[Atom] = field(default_factory=list)
+    """Nodes that it has lost since then, where nobody was told at once."""
+    rows: set[tuple[Pid, Term]] = field(default_factory=set)
+    """Subscribers and targets in the table of its Proxy."""
+    connectors: dict[Atom, Pid] = field(default_factory=dict)
+    """Its Connectors, by the node they are for."""
+    busy: str = ""
+    """What it has not finished."""
+
+
+class Side(Protocol):
+    """A node that has targets and subscribers."""
+
+    name: Atom
+
+    async def spawn(self, count: int) -> list[Pid]: ...
+    async def register(self, name: Atom) -> Pid: ...
+    async def finish(self, kind: str, processes: list[tuple[Pid, int]]) -> None: ...
+    async def subscribe(self, subscriber: str) -> None: ...
+    async def end_subscriber(self, subscriber: str) -> None: ...
+    async def monitor(self, subscriber: str, targets: list[Term]) -> list[Reference]: ...
+    async def take_back(self, subscriber: str, refs: list[Reference], how: str) -> list[int]: ...
+    async def set(self, setting: str, value: int) -> None: ...
+    async def look(self) -> Seen: ...
+    async def leftovers(self) -> dict[str, int]: ...
+
+
+class CuttableTransport(Transport):
+    """TCP whose connections can be cut: neither side says a word."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Stream] = {}
+
+    async def open(self, host: str, port: int, node: str) -> Stream:
+        stream = self._streams[node] = await super().open(host, port, node)
+        return stream
+
+    def cut(self, node: str) -> bool:
+        """End the last connection that we have made to ``node``; False if it is not there any more."""
+        stream = self._streams.pop(node, None)
+        if stream is None or stream.closed:
+            return False
+        stream.abort()
+        return True
+
+
+class OurSide:
+    """A node of ours with ZenMonitor.
+
+    Args:
+        on_loss: Called with the name of a node that was lost, at once.
+    """
+
+    def __init__(
+        self, node: Node, transport: CuttableTransport, zen: ZenMonitor, on_loss: Callable[[Atom], None]
+    ) -> None:
+        self.node, self.transport, self.zen = node, transport, zen
+        self.name = node.name
+        self._subscribers: dict[str, Process] = {}
+        self._stops: list[float] = []
+        node.watch_nodes(lambda event: on_loss(event.name) if isinstance(event, NodeDown) else None)
+
+    async def spawn(self, count: int) -> list[Pid]:
+        return [self.node.spawn(end_when_told) for _ in range(count)]
+
+    async def register(self, name: Atom) -> Pid:
+        await until(lambda: self.node.whereis(name) is None)  # its last holder may be ending just now
+        return self.node.spawn(end_when_told, name=name)
+
+    async def finish(self, kind: str, processes: list[tuple[Pid, int]]) -> None:
+        for pid, number in processes:
+            if kind == "killed":
+                self.node.exit(pid, KILL)
+            else:
+                self.node.send(pid, (Atom("exit"), exit_reason(kind, number)))
+
+    async def subscribe(self, subscriber: str) -> None:
+        begun = trio.Event()
+
+        async def begin(process: Process) -> None:
+            self._subscribers[subscriber] = process
+            begun.set()
+            await wait_for_ever(process)
+
+        self.node.spawn(begin)
+        await begun.wait()
+
+    async def end_subscriber(self, subscriber: str) -> None:
+        self.node.exit(self._subscribers.pop(subscriber).pid, KILL)
+
+    async def monitor(self, subscriber: str, targets: list[Any]) -> list[Reference]:
+        process = self._subscribers[subscriber]
+        return [self.zen.monitor(target, subscriber=process) for target in targets]
+
+    async def take_back(self, subscriber: str, refs: list[Reference], how: str) -> list[int]:
+        process = self._subscribers[subscriber]
+        fired: Counter[Reference] = Counter()
+        process.discard_messages(lambda message: bool(fired.update([message[1]])))  # looks at all, and discards none
+        for ref in refs:
+            self.zen.demonitor(ref, flush=how == "flush", subscriber=process)
+        return [fired[ref] for ref in refs]
+
+    async def set(self, setting: str, value: int) -> None:
+        self.zen.configure(**{setting: value})
+
+    async def look(self) -> Seen:
+        now = self.zen.statistics()
+        return Seen(
+            messages=[
+                (name, process.receive_nowait())
+                for name, process in self._subscribers.items()
+                for _ in range(len(process.mailbox))
+            ],
+            rows={
+                (subscriber, target)
+                for subscriber, rows in self.zen._proxy.core.tables._subscribers.items()
+                for target in rows
+            },
+            connectors={node: server.process.pid for node, server in self.zen._local._servers.items()},
+            busy=f"{now}" if now.waiting_instructions or now.waiting_certificates or now.waiting_downs else "",
+        )
+
+    async def leftovers(self) -> dict[str, int]:
+        now = self.zen.statistics()
+        names = ("monitors", "waiting_instructions", "subscriptions", "remote_subscribers", "waiting_certificates")
+        return {name: getattr(now, name) for name in names if getattr(now, name)}
+
+    # -- what only a node of ours can do
+
+    async def stop(self, pid: Pid | None) -> bool:
+        """Kill one of ZenMonitor's processes: not so often that its supervisor gives up."""
+        if pid is None:
+            return False
+        now = trio.current_time()
+        self._stops = [*(time for time in self._stops if time > now - 5.5), now]
+        if len(self._stops) > 6:
+            await trio.sleep(self._stops[0] + 5.5 - now)
+        self.node.exit(pid, KILL)
+        return True
+
+    async def stop_named(self, name: Atom) -> bool:
+        return await self.stop(self.node.whereis(name))
+
+    async def stop_connector(self, remote: Atom) -> bool:
+        server = self.zen._local._servers.get(remote)
+        return await self.stop(server.process.pid if server is not None else None)
+
+
+class BeamSide:
+    """A BEAM with both roles of the stand-in; ``zen_soak.erl`` does the work there."""
+
+    def __init__(self, beam: Beam) -> None:
+        self.beam = beam
+        self.name = Atom(beam.name)
+        self.running = True
+        self.suspended_at: float | None = None
+
+    async def start(self, settings: dict[Atom, int], subscribers: list[str]) -> None:
+        names = [Atom(subscriber) for subscriber in subscribers]
+        await self.beam.eval("zen_soak:start(Settings, Names)", Settings=settings, Names=names)
+
+    async def spawn(self, count: int) -> list[Pid]:
+        pids: list[Pid] = await self._eval("zen_soak:spawn_many(Count)", Count=count)
+        return pids
+
+    async def register(self, name: Atom) -> Pid:
+        pid: Pid = await self._eval("zen_soak:spawn_named(Name)", Name=name)
+        return pid
+
+    async def finish(self, kind: str, processes: list[tuple[Pid, int]]) -> None:
+        await self._eval("zen_soak:finish(Kind, Processes)", Kind=Atom(kind), Processes=processes)
+
+    async def subscribe(self, subscriber: str) -> None:
+        await self._eval("zen_soak:subscribe(Name)", Name=Atom(subscriber))
+
+    async def end_subscriber(self, subscriber: str) -> None:
+        await self._eval("exit(whereis(Name), kill)", Name=Atom(subscriber))
+
+    async def monitor(self, subscriber: str, targets: list[Term]) -> list[Reference]:
+        source = "zen_soak:monitor(Name, Targets)"
+        refs: list[Reference] = await self._eval(source, Name=Atom(subscriber), Targets=targets)
+        return refs
+
+    async def take_back(self, subscriber: str, refs: list[Reference], how: str) -> list[int]:
+        options = [Atom("flush")] if how == "flush" else []
+        source = "zen_soak:take_back(Name, Refs, Options)"
+        delivered: list[int] = await self._eval(source, Name=Atom(subscriber), Refs=refs, Options=options)
+        return delivered
+
+    async def set(self, setting: str, value: int) -> None:
+        await self._eval("zen_settings:set(Name, Value)", Name=Atom(setting), Value=value)
+
+    async def look(self) -> Seen:
+        messages, lost, subscriptions, connectors = await self._eval("zen_soak:look()")
+        return Seen(
+            messages=[(name.name, message) for name, those in messages for message in those],
+            lost=lost,
+            rows={(subscriber, target) for target, subscribers in subscriptions for subscriber in subscribers},
+            connectors=dict(connectors),
+        )
+
+    async def leftovers(self) -> dict[str, int]:
+        counts = await self._eval("zen_soak:counts()")
+        names = ("subscriptions", "native monitors", "references")
+        return {name: count for name, count in zip(names, counts, strict=True) if count}
+
+    async def _eval(self, source: str, **bindings: Any) -> Any:
+        return await self.beam.eval(source, timeout=90, **bindings)
+
+
+#: The processes of ZenMonitor on a node of ours, by the actions that stop them.
+STOPPABLE = {"stop_proxy": m.PROXY, "stop_local": m.LOCAL, "stop_dispatcher": m.DISPATCHER}
