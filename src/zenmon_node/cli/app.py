@@ -22,7 +22,8 @@ from . import commands
 from .epmd import serve_epmd
 from .failures import ExitStatus, UsageError, explain, first_error
 from .joining import Joining, read_cookie, read_tls_options
-from .targets import parse_node
+from .monitoring import monitor as watch
+from .targets import parse_node, parse_target, read_targets
 
 PROGRAM = "zenmon-node"
 
@@ -159,17 +160,31 @@ async def demo() -> ExitStatus:
 
 
 @app.command
-async def monitor(*targets: str, json: Flag = False, joining: Joining = _JOIN) -> ExitStatus:
-    """Print one line for each process that ends; end when all have.
+async def monitor(
+    *words: Annotated[str, Parameter(name="targets")],
+    targets: Annotated[Path | None, Parameter(name="--targets", allow_leading_hyphen=True)] = None,
+    json: Flag = False,
+    joining: Joining = _JOIN,
+) -> ExitStatus:
+    """Watch processes of any number of nodes; end when all have gone.
+
+    On a terminal it shows a table of the nodes, and the last processes that went; otherwise it prints one line for
+    each. A node that speaks ZenMonitor is watched through that, with its settings from ZENMON_* variables; another
+    natively.
 
     Args:
-        targets: Each name@node, as in worker@beam@127.0.0.1, or a pid, as in '<beam@127.0.0.1.85.0>'.
-        json: Print JSON objects.
+        words: Each name@node, as in worker@beam@127.0.0.1, or a pid, as in '<beam@127.0.0.1.85.0>'.
+        targets: A file with more of them, one a line; - is standard input. Lines that begin with # are left out.
+        json: Print JSON objects, one a line.
     """
     _quiet()
-    if not targets:
-        raise UsageError("monitor needs at least one TARGET, for example worker@beam@127.0.0.1")
-    return await commands.monitor(targets, joining, as_json=json)
+    watched = [parse_target(word) for word in words]
+    if targets is not None:
+        watched += read_targets(targets)
+    if not watched:
+        missing = "at least one TARGET" if targets is None else f"a TARGET, and {targets} has none"
+        raise UsageError(f"monitor needs {missing}; for example worker@beam@127.0.0.1")
+    return await watch(watched, joining, load_settings(environ=os.environ), as_json=json)
 
 
 @app.command

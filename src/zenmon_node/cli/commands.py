@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -21,12 +18,9 @@ from .targets import parse_argument, parse_node, parse_target, present
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from erlang_interop import Node, Process, Reference, Term
-
     from .joining import Joining
     from .targets import Target
 
-_DOWN: Final = Atom("DOWN")
 _NOPROC: Final = Atom("noproc")
 
 
@@ -120,39 +114,3 @@ def _nobody(target: Target) -> str:
     if target.name is None:
         return f"{target.text} is no living process (any more)"
     return f"no process is registered as {target.name!r} on {target.node}: is the name right, and has it been started?"
-
-
-async def monitor(target_texts: Sequence[str], joining: Joining, *, as_json: bool) -> ExitStatus:
-    """Print one line for each target that ends; return when all have."""
-    targets = [parse_target(text) for text in dict.fromkeys(target_texts)]
-    async with (
-        joined(joining, [target.node for target in targets]) as node,
-        node.open_process() as process,
-    ):
-        watched = _monitor_all(node, process, targets)
-        print(f"monitoring {len(watched)} processes; the interrupt key ends it", file=sys.stderr, flush=True)
-        while watched:
-            message = await process.receive()
-            target = watched.pop(message[1], None)
-            if message[0] == _DOWN and target is not None:
-                print(_down_line(target, message[3], message[4], as_json=as_json), flush=True)
-    return ExitStatus.DONE
-
-
-def _monitor_all(node: Node, process: Process, targets: Sequence[Target]) -> dict[Reference, Target]:
-    return {process.monitor(target.on(node)): target for target in targets}
-
-
-def _down_line(target: Target, found: Term, reason: Term, *, as_json: bool) -> str:
-    time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if as_json:
-        line = {
-            "time": time,
-            "event": "DOWN",
-            "target": target.text,
-            "node": target.node,
-            "object": format_term(found),
-            "reason": format_term(reason),
-        }
-        return json.dumps(line, ensure_ascii=False)
-    return f"{time} DOWN {target.text} {format_term(reason)}"

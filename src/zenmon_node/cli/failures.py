@@ -16,6 +16,7 @@ from erlang_interop import (
 from erlang_interop.errors import TermSyntaxError
 
 from ..config import SettingsError
+from ..metrics import StatsdMissing
 
 
 class ExitStatus(enum.IntEnum):
@@ -28,6 +29,8 @@ class ExitStatus(enum.IntEnum):
     """The command line, the settings or the cookie cannot be used as they are; nothing was tried."""
     INTERRUPTED = 130
     """The interrupt key (128 + SIGINT), except for ``run``, which it is the way to end."""
+    TERMINATED = 143
+    """SIGTERM, for ``monitor`` (128 + SIGTERM)."""
     NO_READER = 141
     """Whoever read our output has gone (128 + SIGPIPE), as after ``| head``."""
 
@@ -40,7 +43,17 @@ class Refusal(ErlangInteropError):
     """The cluster said no in a way that is no error of the node's own."""
 
 
-_USAGE = (UsageError, BadAddress, BadName, SettingsError, CookieMissing, TermSyntaxError, EncodeError, TlsOptionsError)
+_USAGE = (
+    UsageError,
+    BadAddress,
+    BadName,
+    SettingsError,
+    StatsdMissing,
+    CookieMissing,
+    TermSyntaxError,
+    EncodeError,
+    TlsOptionsError,
+)
 
 
 #: What the library's messages call an argument is an option here.

@@ -10,10 +10,12 @@ which life of the node is meant; it is taken to be the present one.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from erlang_interop import Atom, BadName, Pid
+from erlang_interop import Atom, BadName, EncodeError, Pid
 from erlang_interop.errors import TermSyntaxError
 from erlang_interop.etf.text import parse_term
 from erlang_interop.runtime import split_name
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from erlang_interop import Node, Term
 
 Destination: TypeAlias = "Pid | tuple[Atom, Atom]"
+
+STANDARD_INPUT: Final = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,37 @@ def parse_target(text: str) -> Target:
             f"or a pid, for example '<beam@127.0.0.1.85.0>'"
         )
     name, short, host = parts
+    try:
+        Atom(name)
+    except EncodeError as error:
+        raise UsageError(f"{text!r} names no process: {error}") from None
     return Target(text, parse_node(f"{short}@{host}"), name)
+
+
+def read_targets(path: Path) -> list[Target]:
+    """The targets in a file, one a line; empty lines and those that begin with ``#`` are none.
+
+    Args:
+        path: ``-`` is standard input.
+
+    Raises:
+        UsageError: it cannot be read, or a line is no target; the message has its number.
+    """
+    where = "standard input" if path == STANDARD_INPUT else str(path)
+    try:
+        text = (sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not UTF-8: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{where} cannot be read: {error.strerror or error}") from None
+    targets: list[Target] = []
+    for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
+        if line and not line.startswith("#"):
+            try:
+                targets.append(parse_target(line))
+            except UsageError as error:
+                raise UsageError(f"{where}, line {number}: {error}") from None
+    return targets
 
 
 def parse_node(text: str) -> str:

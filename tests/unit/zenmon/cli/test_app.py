@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         (["ping", "beam@127.0.0.1", "--cookie-file", "/nonexistent"], "/nonexistent"),
         (["monitor"], "TARGET"),
         (["monitor", "worker"], "worker@beam@127.0.0.1"),
+        (["monitor", "--targets", "/nonexistent"], "/nonexistent cannot be read"),
+        (["monitor", "--targets", "/dev/null"], "/dev/null has none"),
         (["send", "worker@beam@127.0.0.1", "{"], "no Erlang term"),
         (["call", "beam@127.0.0.1", "lists", "sum", "[1,"], "no Erlang term"),
         (["call", "beam@127.0.0.1", "lists"], "FUNCTION"),

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import trio
 
 from erlang_interop import Atom, EpmdAddress, Exit, GenServer, Node, Pid, open_node
 from tests.command import Command
 from tests.support import free_port
+from tests.unit.zenmon.cli.conftest import COOKIE
 from zenmon_node.cli import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from erlang_interop import From, Process, Term
-
-COOKIE = "the cookie of these tests"
-
-
-@pytest.fixture
-def epmd_port() -> int:
-    return free_port()
-
-
-@pytest.fixture
-def command(tmp_path: Path, epmd_port: int) -> Command:
-    return Command(tmp_path, epmd_port, COOKIE)
-
-
-@pytest.fixture
-async def peer(epmd_port: int) -> AsyncIterator[Node]:
-    """The node that the commands talk to; it brings the EPMD of these tests."""
-    name = f"peer{os.getpid()}@127.0.0.1"
-    async with open_node(name, cookie=COOKIE, epmd=EpmdAddress(port=epmd_port), embedded_epmd=True) as node:
-        yield node
 
 
 class Rex(GenServer):
@@ -227,53 +203,6 @@ async def test_send_to_nobody(command: Command, peer: Node) -> None:
     done = await command("send", f"<{peer.name}.99999.0>", "hello")
     assert done.status == ExitStatus.REFUSED
     assert "no living process" in done.err
-
-
-async def test_monitor(command: Command, peer: Node) -> None:
-    worker = peer.spawn(_worker, name="worker")
-    other = peer.spawn(_worker)
-    async with command.started("monitor", f"worker@{peer.name}", str(other), f"nobody@{peer.name}") as running:
-        await running.err.until("monitoring 3 processes")
-        assert (await running.out.until("DOWN")).endswith(f" DOWN nobody@{peer.name} noproc")
-        peer.send(worker, (Atom("stop"), (Atom("because"), "of ü")))
-        assert (await running.out.until("DOWN")).endswith(f' DOWN worker@{peer.name} {{because,<<"of ü"/utf8>>}}')
-        peer.exit(other, Atom("kill"))
-        assert (await running.out.until("DOWN")).endswith(f" DOWN {other} killed")
-        assert (await running.end()).status == ExitStatus.DONE
-
-
-async def test_monitor_as_json(command: Command, peer: Node) -> None:
-    done = await command("monitor", "--json", f"nobody@{peer.name}")
-    assert done.status == ExitStatus.DONE
-    line = json.loads(done.out)
-    assert line.pop("time").endswith("Z")
-    assert line == {
-        "event": "DOWN",
-        "target": f"nobody@{peer.name}",
-        "node": peer.name.name,
-        "object": f"{{nobody,'{peer.name}'}}",
-        "reason": "noproc",
-    }
-
-
-async def test_the_interrupt_key(command: Command, peer: Node) -> None:
-    peer.spawn(_worker, name="worker")
-    async with command.started("monitor", f"worker@{peer.name}") as running:
-        await running.err.until("monitoring 1 processes")
-        done = await running.signal(signal.SIGINT)
-    assert (done.status, done.out, done.err) == (ExitStatus.INTERRUPTED, "", "")
-
-
-async def test_a_reader_that_has_gone(command: Command, peer: Node) -> None:
-    worker = peer.spawn(_worker, name="worker")
-    async with command.started("monitor", f"worker@{peer.name}") as running:
-        await running.err.until("monitoring 1 processes")
-        assert running.process.stdout is not None
-        await running.process.stdout.aclose()
-        peer.exit(worker, Atom("kill"))
-        with trio.fail_after(20):
-            assert await running.process.wait() == ExitStatus.NO_READER
-        assert await running.err.rest() == ""
 
 
 async def _worker(process: Process) -> None:
