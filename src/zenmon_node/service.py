@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import trio
 
-from erlang_interop import ConnectError, NodeDown, NodeUp, open_node
-from erlang_interop.etf.text import format_term
+from erlang_interop import ConnectError, NodeDown, open_node
 
 from .app import open_zen_monitor
+from .config import SettingsError
 from .logs import get_logger
+from .metrics import report_to_statsd, serve_metrics
+from .reporting import CompatibilityReport, report_node, report_queues
 
 if TYPE_CHECKING:
     from erlang_interop import Node, NodeEvent, TlsOptions
 
+    from .app import ZenMonitor
     from .config import Settings
 
 log = get_logger("zenmon_node")
@@ -37,10 +43,18 @@ class ServiceOptions:
     tls: TlsOptions | None = None
     """Speak TLS with these options."""
     settings: Settings | None = None
+    read_settings: Callable[[], Settings] | None = None
+    """Reads the settings anew; called when SIGHUP comes. None: SIGHUP ends the program, as it does by default."""
     visible: bool = False
     port: int | None = None
     """The port to listen on; None: ``ERL_DIST_PORT``, else a free one."""
     embedded_epmd: bool = False
+    metrics: tuple[str, int] | None = None
+    """Host and port on which metrics are served to Prometheus."""
+    statsd: tuple[str, int] | None = None
+    """Host and port of the statsd to which they are sent."""
+    report_interval: float = 5.0
+    """Seconds between two looks at the queues, of which a backlog is logged."""
 
 
 async def run_service(options: ServiceOptions) -> None:
@@ -51,6 +65,8 @@ async def run_service(options: ServiceOptions) -> None:
 
     Raises:
         ConnectError: a peer cannot be reached at the start.
+        AddressInUse: the metrics cannot be served there.
+        StatsdMissing: metrics are to be sent to statsd, and the library for it is not installed.
         ErlangInteropError: the node cannot be opened; see ``open_node``.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -71,32 +87,53 @@ async def _serve(options: ServiceOptions) -> None:
             listen_port=options.port,
             embedded_epmd=options.embedded_epmd,
         ) as node,
-        open_zen_monitor(node, options.settings),
+        open_zen_monitor(node, options.settings) as zen,
         trio.open_nursery() as nursery,
     ):
-        node.watch_nodes(_report)
+        node.watch_nodes(report_node)
+        zen.watch_compatibility(CompatibilityReport())
+        more: dict[str, Any] = {}
+        if options.metrics is not None:
+            more["metrics"] = await nursery.start(serve_metrics, zen, *options.metrics)
+        if options.statsd is not None:
+            await nursery.start(report_to_statsd, zen, *options.statsd)
+        nursery.start_soon(report_queues, zen, options.report_interval)
+        if options.read_settings is not None:
+            await nursery.start(_read_settings_again, zen, options.read_settings)
         for peer in options.connect:
             await node.connect(peer)
-            nursery.start_soon(_stay_connected, node, peer)
+            nursery.start_soon(_stay_connected, zen, peer)
         log.info(
             "running",
             name=node.name.name,
             type="visible" if options.visible else "hidden",
             connected=[name.name for name in node.nodes("connected")],
+            **more,
         )
 
 
-def _report(event: NodeEvent) -> None:
-    """One line for each node that comes or goes."""
-    match event:
-        case NodeUp(name, type):
-            log.info("node up", node=name.name, type=type)
-        case NodeDown(name, type, reason):
-            log.warning("node down", node=name.name, type=type, reason=format_term(reason))
+async def _read_settings_again(
+    zen: ZenMonitor, read: Callable[[], Settings], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """At each SIGHUP, take the settings that are written now; one line says what has changed, or why nothing has."""
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        task_status.started()
+        async for _ in hangups:
+            before = msgspec.structs.asdict(zen.settings)
+            try:
+                wanted = msgspec.structs.asdict(read())
+            except SettingsError as error:
+                log.error("the settings stay as they are", error=str(error))
+                continue
+            changes = {name: value for name, value in wanted.items() if value != before[name]}
+            zen.configure(**changes)
+            told = [f"{name} {before[name]} -> {value}" for name, value in changes.items()]
+            log.info("settings read again", changed=", ".join(told) or "nothing")
 
 
-async def _stay_connected(node: Node, peer: str) -> None:
-    """Dial ``peer`` again whenever it is lost."""
+async def _stay_connected(zen: ZenMonitor, peer: str) -> None:
+    """Dial ``peer`` again whenever it is lost. On each connection it is asked whether it speaks ZenMonitor."""
+    node = zen.node
     lost = trio.Event()
 
     def notice(event: NodeEvent) -> None:
@@ -107,6 +144,8 @@ async def _stay_connected(node: Node, peer: str) -> None:
     try:
         while True:
             if node.is_connected(peer):
+                with suppress(ConnectError):  # lost at this very moment: we are told below
+                    await zen.connect(peer)
                 await lost.wait()
             lost = trio.Event()
             await _dial_until_up(node, peer)

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +15,11 @@ import trio
 from cyclopts import App, CycloptsError, Parameter
 
 from erlang_interop import ErlangInteropError
+from erlang_interop.runtime.addresses import parse_address
 
 from .. import logs
 from ..config import load_settings
+from ..metrics import statsd_client
 from ..service import ServiceOptions, run_service
 from . import commands
 from .epmd import serve_epmd
@@ -115,6 +118,9 @@ async def run(
     tls_optfile: Path | None = None,
     port: int | None = None,
     embedded_epmd: Flag = False,
+    metrics: str | None = None,
+    statsd: str | None = None,
+    report_interval: float = 5.0,
     log_level: logs.Level = "info",
     log_json: Flag = False,
 ) -> ExitStatus:
@@ -125,25 +131,38 @@ async def run(
         connect: Nodes to connect to, and to stay connected to. Repeat it or list several.
         visible: Be a visible node, as ZenMonitor on Elixir nodes needs it. While a visible node that takes no part in
             global is connected, global:sync/0 waits on the others.
-        config: ZenMonitor's settings, a TOML file with a table [zen_monitor]; ZENMON_* variables override it.
+        config: ZenMonitor's settings, a TOML file with a table [zen_monitor]; ZENMON_* variables override it. SIGHUP
+            has it read again.
         cookie_file: File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie.
         tls_optfile: Speak TLS, with the options of this file, which is one for erl -ssl_dist_optfile. Default:
             ZENMON_TLS_OPTFILE, else no TLS.
         port: Port to listen on; 0 takes a free one. Default: ERL_DIST_PORT, else a free one.
         embedded_epmd: Serve as EPMD where none answers.
+        metrics: Serve metrics to Prometheus on host:port, under /metrics.
+        statsd: Send metrics to the statsd on host:port, every 10 seconds.
+        report_interval: Seconds between two looks at the queues; one that holds more than a sweep takes is logged.
         log_level: What is less important is not logged.
         log_json: Log JSON objects, one a line.
     """
     logs.configure(log_level, as_json=log_json)
+    if not report_interval > 0:
+        raise UsageError(f"--report-interval {report_interval} is not allowed: it must be more than 0 seconds")
+    if statsd is not None:
+        statsd_client()  # whether there is one, before anything is tried
+    read_settings = partial(load_settings, config, environ=os.environ)
     options = ServiceOptions(
         name=parse_node(name),
         connect=tuple(parse_node(peer) for peer in connect or ()),
         cookie=read_cookie(cookie_file),
         tls=read_tls_options(tls_optfile),
-        settings=load_settings(config, environ=os.environ),
+        settings=read_settings(),
+        read_settings=read_settings if config is not None else None,
         visible=visible,
         port=port,
         embedded_epmd=embedded_epmd,
+        metrics=parse_address(metrics) if metrics is not None else None,
+        statsd=parse_address(statsd) if statsd is not None else None,
+        report_interval=report_interval,
     )
     await run_service(options)
     return ExitStatus.DONE

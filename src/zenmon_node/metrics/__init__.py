@@ -2,7 +2,7 @@
 
 from .http import serve_metrics
 from .prometheus import ZenMonitorCollector
-from .statsd import StatsdMissing, StatsdReporter, report_to_statsd
+from .statsd import StatsdMissing, StatsdReporter, report_to_statsd, statsd_client
 from .table import METRICS, Metric, Snapshot
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "ZenMonitorCollector",
     "report_to_statsd",
     "serve_metrics",
+    "statsd_client",
 ]

@@ -47,7 +47,15 @@ class StatsdReporter:
 
     def __init__(self, zen: ZenMonitor, address: str, port: int) -> None:
         self._zen = zen
-        self._client = _client(address, port)
+        # Plain statsd: sent when we say so, and nothing about the client itself.
+        self._client = statsd_client()(
+            address,
+            port,
+            disable_buffering=True,
+            disable_aggregation=True,
+            disable_telemetry=True,
+            origin_detection_enabled=False,
+        )
         #: What each counter was when it was sent.
         self._sent: dict[tuple[str, tuple[str, ...]], int] = {}
 
@@ -117,19 +125,16 @@ async def _addresses(host: str) -> list[tuple[int, str]]:
         raise HostNotFound(f"the host name {host!r} of the statsd does not resolve: {error.__cause__}") from error
 
 
-def _client(address: str, port: int) -> DogStatsd:
+def statsd_client() -> type[DogStatsd]:
+    """The library's class.
+
+    Raises:
+        StatsdMissing: the package was installed without the extra ``statsd``.
+    """
     try:
         from datadog.dogstatsd.base import DogStatsd
     except ImportError as error:
         raise StatsdMissing(
             "metrics for statsd need a library that is not installed: pip install 'zenmon-node[statsd]'"
         ) from error
-    # Plain statsd: sent when we say so, and nothing about the client itself.
-    return DogStatsd(
-        address,
-        port,
-        disable_buffering=True,
-        disable_aggregation=True,
-        disable_telemetry=True,
-        origin_detection_enabled=False,
-    )
+    return DogStatsd

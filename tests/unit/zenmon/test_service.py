@@ -95,5 +95,121 @@ async def first_peer(epmd_port: int, task_status: trio.TaskStatus[trio.CancelSco
             await trio.sleep_forever()
 
 
+async def test_it_takes_the_settings_again_at_sighup(command: Command, tmp_path: Path) -> None:
+    config = tmp_path / "zenmon.toml"
+    config.write_text("[zen_monitor]\ndemand_amount = 500\n")
+    words = ["run", "--log-json", "--name", SERVICE, "--embedded-epmd", "--config", str(config)]
+    async with command.started(*words, ZENMON_DEMAND_INTERVAL="50") as running:
+        await running.err.until("running")
+
+        async def hang_up(text: str) -> dict[str, str]:
+            config.write_text(text)
+            running.process.send_signal(signal.SIGHUP)
+            line: dict[str, str] = json.loads(await running.err.until("settings"))
+            return line
+
+        # The variable still wins over the file.
+        line = await hang_up("[zen_monitor]\ndemand_amount = 600\ndemand_interval = 7\nbatcher_chunk_size = 9\n")
+        assert (line["event"], line["level"]) == ("settings read again", "info")
+        assert line["changed"] == "batcher_chunk_size 5000 -> 9, demand_amount 500 -> 600"
+        line = await hang_up("[zen_monitor]\ndemand_amount = 700\nbatcher_chunk_size = 0\n")
+        assert (line["event"], line["level"]) == ("the settings stay as they are", "error")
+        assert "batcher_chunk_size = 0 is not allowed: it must be a whole number from 1" in line["error"]
+        line = await hang_up("[zen_monitor]\n")  # what is written no more is the default again
+        assert line["changed"] == "batcher_chunk_size 9 -> 5000, demand_amount 600 -> 1000"
+        assert (await hang_up("[zen_monitor]\n"))["changed"] == "nothing"
+        config.unlink()
+        running.process.send_signal(signal.SIGHUP)
+        assert "cannot be read: No such file" in json.loads(await running.err.until("settings"))["error"]
+        assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+
+
+async def test_without_a_file_of_settings_sighup_ends_it(command: Command) -> None:
+    async with command.started("run", "--name", SERVICE, "--embedded-epmd") as running:
+        await running.err.until("running")
+        assert (await running.signal(signal.SIGHUP)).status == -signal.SIGHUP
+
+
+async def test_it_serves_metrics(command: Command, epmd_port: int) -> None:
+    port = free_port()
+    async with opened(epmd_port) as peer:
+        words = ["run", "--log-json", "--name", SERVICE, "--connect", peer.name.name]
+        async with command.started(*words, "--metrics", f"127.0.0.1:{port}") as running:
+            assert json.loads(await running.err.until("running"))["metrics"] == [f"127.0.0.1:{port}"]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
+                page = b"".join([part async for part in stream]).decode()
+            assert 'zenmon_node_connections{type="hidden"} 1.0' in page
+            # Another one cannot have the same port, and does not run without.
+            taken = await command("run", "--name", f"second{SERVICE}", "--metrics", f"127.0.0.1:{port}")
+            assert (taken.status, taken.out) == (ExitStatus.REFUSED, "")
+            assert f"zenmon-node: metrics: cannot listen on 127.0.0.1:{port}: Address already in use" in taken.err
+            assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+
+
+async def test_it_sends_metrics_to_statsd(command: Command) -> None:
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as statsd:
+        await statsd.bind(("127.0.0.1", 0))
+        words = ["run", "--name", SERVICE, "--embedded-epmd", "--statsd", f"127.0.0.1:{statsd.getsockname()[1]}"]
+        async with command.started(*words) as running:
+            await running.err.until("running")
+            assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+        with trio.fail_after(30):
+            assert "zen_monitor.local.message_queue_len:0|g" in (await statsd.recv(65536)).decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metrics", "9568"], "'9568' is no address: write 'host:port'"),
+        (["--statsd", "localhost"], "'localhost' is no address: write 'host:port'"),
+        (["--report-interval", "0"], "--report-interval 0.0 is not allowed: it must be more than 0 seconds"),
+        (["--report-interval", "nan"], "--report-interval nan is not allowed"),
+    ],
+)
+async def test_options_that_cannot_be_used(command: Command, arguments: list[str], message: str) -> None:
+    done = await command("run", "--name", SERVICE, *arguments)
+    assert (done.status, done.out) == (ExitStatus.USAGE, "")
+    assert message in done.err
+
+
+async def test_statsd_without_the_library(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "datadog.py").write_text("raise ImportError('not installed')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = await command("run", "--name", SERVICE, "--statsd", "127.0.0.1:8125", PYTHONPATH=path)
+    assert done.status == ExitStatus.USAGE
+    assert "pip install 'zenmon-node[statsd]'" in done.err
+
+
+async def test_it_reports_whether_its_peers_speak_zenmonitor(command: Command, epmd_port: int) -> None:
+    async with opened(epmd_port) as peer:
+        words = ["run", "--log-json", "--name", SERVICE, "--connect", peer.name.name]
+        async with command.started(*words) as running:
+            line = json.loads(await running.err.until("compatibility"))
+            assert (line["node"], line["status"], line["level"]) == (PEER, "incompatible", "warning")
+            await peer.disconnect(SERVICE)
+            assert json.loads(await running.err.until("compatibility"))["status"] == "unavailable"
+            async with open_zen_monitor(peer):  # before it comes back, or a penalty later
+                line = json.loads(await running.err.until('"compatible"'))
+                assert (line["event"], line["node"], line["level"]) == ("compatibility", PEER, "info")
+                assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+
+
+async def test_it_reports_what_waits(command: Command, epmd_port: int) -> None:
+    """Nothing in the service monitors by itself: what can wait is what its Proxy has to report."""
+    async with opened(epmd_port) as peer, open_zen_monitor(peer) as zen:
+        words = ["run", "--log-json", "--name", SERVICE, "--connect", peer.name.name, "--report-interval", "0.05"]
+        slow = {"ZENMON_BATCHER_SWEEP_INTERVAL": "3600000", "ZENMON_BATCHER_CHUNK_SIZE": "1"}
+        async with command.started(*words, **slow) as running, peer.open_process() as me:
+            await running.err.until("running")
+            assert await zen.connect(SERVICE) is Compatibility.COMPATIBLE
+            for number in range(100):
+                zen.monitor((f"nobody{number}", SERVICE), subscriber=me)
+            line = json.loads(await running.err.until("waiting"))
+            assert (line["event"], line["level"]) == ("waiting", "info")
+            assert line["certificates"] > 1
+            assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+
+
 def test_the_cookie_is_in_no_repr() -> None:
     assert "geheim" not in repr(ServiceOptions(name="py@127.0.0.1", cookie="geheim"))
