@@ -15,7 +15,6 @@ import enum
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from operator import length_hint
 from typing import TYPE_CHECKING, Final, Protocol
 
 from erlang_interop.terms import Atom, Pid
@@ -119,6 +118,7 @@ class LocalCore:
         self._told: dict[Atom, CachedCompatibility] = {}
         #: Monitors of dead subscribers that are not cleaned up yet.
         self._cleanup: deque[Iterator[tuple[Reference, Target]]] = deque()
+        self.waiting_cleanups = 0
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""
@@ -211,18 +211,14 @@ class LocalCore:
         """A subscriber has died: none of its monitors fires any more, and all are withdrawn."""
         self._watched.discard(subscriber)
         rows = self.tables.take_subscriber(subscriber)
-        if rows:
-            self._cleanup.append(iter(rows.items()))
+        if rows is not None:
+            self.waiting_cleanups += len(rows)
+            self._cleanup.append(rows.drain())
 
     @property
     def busy(self) -> bool:
         """True while something is to be cleaned up."""
         return bool(self._cleanup)
-
-    @property
-    def waiting_cleanups(self) -> int:
-        """Monitors of dead subscribers that are to be withdrawn yet."""
-        return sum(map(length_hint, self._cleanup))
 
     def work(self) -> None:
         """Clean up one slice of monitors."""
@@ -230,6 +226,7 @@ class LocalCore:
         while self._cleanup and limit > 0:
             for ref, target in islice(self._cleanup[0], limit):
                 limit -= 1
+                self.waiting_cleanups -= 1
                 self.tables.forget(ref)
                 self._withdraw(ref, target)
             if limit > 0:

@@ -24,7 +24,7 @@ from erlang_interop.terms import Pid, Reference
 from .. import messages as m
 from ..complaints import Complaints
 from ..counters import Counters
-from ..memory import compacted
+from ..memory import Table
 from ..pacing import SLICE, Pacer
 from .remote import News, RemotePort, RemoteProxy, State
 
@@ -86,7 +86,7 @@ class ConnectorCore:
         self._stay = 0.0
         self.configure(settings)
         #: Target -> its monitors, for all that is monitored on the remote.
-        self._monitors: dict[Target, References] = {}
+        self._monitors: Table[Target, References] = Table()
         self._instructions: deque[Instruction] = deque()
         #: Targets to be subscribed to before any of these, for the Proxy has forgotten them.
         self._anew: Iterator[Target] = iter(())
@@ -278,12 +278,12 @@ class ConnectorCore:
 
     def _lose_all(self) -> None:
         """Every monitor fires ``nodedown``; nothing is sent for them."""
-        lost, self._monitors = self._monitors, {}
+        lost, self._monitors = self._monitors, Table()
         self._instructions.clear()
         self._anew = iter(())
         self._lose(lost)
 
-    def _lose(self, lost: dict[Target, References]) -> None:
+    def _lose(self, lost: Table[Target, References]) -> None:
         if self._jobs:
             # Deaths that are already being fanned out keep their own reason, and their place.
             self._add_job(_FanOut(lost, None))
@@ -295,7 +295,11 @@ class ConnectorCore:
         pids = [target for target in self._monitors if type(target) is Pid]
         if len(pids) < len(self._monitors):
             names = [target for target in self._monitors if type(target) is not Pid]
-            self._lose({name: self._monitors.pop(name) for name in names})
+            lost: Table[Target, References] = Table()
+            for name in names:
+                lost[name] = self._monitors[name]
+                del self._monitors[name]
+            self._lose(lost)
         self._instructions.clear()
         self._anew = iter(pids)
 
@@ -330,7 +334,7 @@ class ConnectorCore:
     def compact(self) -> None:
         """Give back memory that the monitors of the past have taken."""
         if not self._jobs:  # they hold the table as it is
-            self._monitors = compacted(self._monitors)
+            self._monitors.compact()
         self._dispatcher.compact()
 
     # -- after a crash
@@ -380,7 +384,7 @@ class _FanOut:
 
     def __init__(
         self,
-        monitors: dict[Target, References],
+        monitors: Table[Target, References],
         certificates: Iterator[Any] | None,
         sender: Pid | Atom | None = None,
     ) -> None:

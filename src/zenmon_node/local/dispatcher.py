@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from erlang_interop.terms import Pid, Term
 
     from ..config import Settings
+    from ..memory import Table
     from ..messages import References, Target
     from .tables import LocalTables
 
@@ -76,9 +77,9 @@ class DispatcherCore:
         self._counters.enqueued_downs += count
         self._queue.append((target, references, reason))
 
-    def enqueue_lost(self, rows: dict[Target, References], reason: Term) -> None:
-        """Everything in ``rows`` fires with ``reason``. The table belongs to the Dispatcher from now on."""
-        if rows:
+    def enqueue_lost(self, table: Table[Target, References], reason: Term) -> None:
+        """Everything in ``table`` fires with ``reason``. It belongs to the Dispatcher from now on."""
+        for rows in filter(None, table.parts):  # each with its own end: to free a million rows at once would take long
             self._waiting += len(rows)
             self._counters.enqueued_downs += len(rows)
             self._queue.append(_Lost(rows, reason))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..memory import compacted
+from ..memory import Table, compacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,8 @@ class LocalTables:
     __slots__ = ("_owners", "_subscribers")
 
     def __init__(self) -> None:
-        self._owners: dict[Reference, Pid] = {}
-        self._subscribers: dict[Pid, dict[Reference, Target]] = {}
+        self._owners: Table[Reference, Pid] = Table()
+        self._subscribers: dict[Pid, Table[Reference, Target]] = {}
 
     def __len__(self) -> int:
         """Monitors that have not fired."""
@@ -57,9 +57,8 @@ class LocalTables:
         self._owners[ref] = subscriber
         rows = self._subscribers.get(subscriber)
         if rows is None:
-            self._subscribers[subscriber] = {ref: target}
-        else:
-            rows[ref] = target
+            rows = self._subscribers[subscriber] = Table()
+        rows[ref] = target
 
     def owner(self, ref: Reference) -> Pid | None:
         """Whose monitor it is; None if it has fired, was given back, or never was."""
@@ -67,26 +66,29 @@ class LocalTables:
 
     def take(self, ref: Reference) -> tuple[Pid, Target] | None:
         """Take a monitor out, and with it the right to fire it; None if somebody has done so."""
-        owner = self._owners.pop(ref, None)
+        owner = self._owners.pop(ref)
         if owner is None:
             return None
         rows = self._subscribers.get(owner)
         if rows is None:
             return None  # the owner has died; its rows are being cleaned up
-        target = rows.pop(ref)
+        target = rows[ref]
+        del rows[ref]
         if not rows:
             del self._subscribers[owner]
         return owner, target
 
-    def take_subscriber(self, subscriber: Pid) -> dict[Reference, Target]:
+    def take_subscriber(self, subscriber: Pid) -> Table[Reference, Target] | None:
         """Take all monitors of a process that has died; give each to :meth:`forget`. None of them fires any more."""
-        return self._subscribers.pop(subscriber, {})
+        return self._subscribers.pop(subscriber, None)
 
     def compact(self) -> None:
         """Give back memory that the rows of the past have taken."""
-        self._owners = compacted(self._owners)
+        self._owners.compact()
+        for rows in self._subscribers.values():
+            rows.compact()
         self._subscribers = compacted(self._subscribers)
 
     def forget(self, ref: Reference) -> None:
         """Finish the removal of a monitor from :meth:`take_subscriber`."""
-        self._owners.pop(ref, None)
+        self._owners.pop(ref)

@@ -206,7 +206,7 @@ class ProxyCore:
             limit -= 1
             if job.steps is None:
                 # All rows at once, so that a death from now on finds none; the monitors step by step.
-                job.steps = iter(self.tables.take_rows(job.subscriber).items())
+                job.steps = self.tables.take_rows(job.subscriber)
                 self._drop_batcher(job.subscriber)  # of deaths since it has gone
             if job.purge:
                 for target, ref in islice(job.steps, limit):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from erlang_interop.terms import Pid
 
-from ..memory import compacted
+from ..memory import Table, compacted
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -35,8 +35,8 @@ class ProxyTables:
     __slots__ = ("_subscribers", "_subscriptions")
 
     def __init__(self) -> None:
-        self._subscriptions: dict[Target, Pid | dict[Pid, None]] = {}
-        self._subscribers: dict[Pid, dict[Target, Reference]] = {}
+        self._subscriptions: Table[Target, Pid | dict[Pid, None]] = Table()
+        self._subscribers: dict[Pid, Table[Target, Reference]] = {}
 
     def __len__(self) -> int:
         """Targets with at least one subscriber."""
@@ -72,7 +72,10 @@ class ProxyTables:
 
     def add(self, target: Target, subscriber: Pid, ref: Reference) -> None:
         """Add a row that does not exist yet; ``ref`` is the native monitor that will tell of the death."""
-        self._subscribers.setdefault(subscriber, {})[target] = ref
+        rows = self._subscribers.get(subscriber)
+        if rows is None:
+            rows = self._subscribers[subscriber] = Table()
+        rows[target] = ref
         self._list(target, subscriber)
 
     def _list(self, target: Target, subscriber: Pid) -> None:
@@ -91,7 +94,7 @@ class ProxyTables:
             The native monitor if no other row needs it any more: it is to be released.
         """
         rows = self._subscribers.get(subscriber)
-        ref = rows.pop(target, None) if rows is not None else None
+        ref = rows.pop(target) if rows is not None else None
         if ref is None:
             return None
         if not rows:
@@ -115,9 +118,10 @@ class ProxyTables:
             told.append(subscriber)
         return told
 
-    def take_rows(self, subscriber: Pid) -> dict[Target, Reference]:
+    def take_rows(self, subscriber: Pid) -> Iterator[tuple[Target, Reference]]:
         """Take all rows of a subscriber that is gone. Each must be given to :meth:`release` afterwards."""
-        return self._subscribers.pop(subscriber, {})
+        rows = self._subscribers.pop(subscriber, None)
+        return iter(()) if rows is None else rows.drain()
 
     def release(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
         """Finish the removal of one row from :meth:`take_rows`; the result is that of :meth:`remove`."""
@@ -133,15 +137,17 @@ class ProxyTables:
 
     def rebuild(self) -> None:
         """Make the table of targets anew from that of subscribers, which is the one that counts."""
-        self._subscriptions = {}
+        self._subscriptions.clear()
         for subscriber, rows in self._subscribers.items():
             for target in rows:
                 self._list(target, subscriber)
 
     def compact(self) -> None:
         """Give back memory that the rows of the past have taken."""
-        self._subscriptions = compacted(self._subscriptions)
-        self._subscribers = compacted({pid: compacted(rows) for pid, rows in self._subscribers.items()})
+        self._subscriptions.compact()
+        for rows in self._subscribers.values():
+            rows.compact()
+        self._subscribers = compacted(self._subscribers)
 
     def _unlist(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
         row = self._subscriptions.get(target)

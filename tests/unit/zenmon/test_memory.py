@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,12 @@ from tests.unit.zenmon.ports import HERE, THERE, FakeLocalPort, FakeProxyPort, p
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.local.api import LocalCore
-from zenmon_node.memory import compacted
+from zenmon_node.memory import BIG, PARTS, Table, compacted
 from zenmon_node.proxy.core import ProxyCore
+
+
+def size(table: Table[Any, Any]) -> int:
+    return sum(map(sys.getsizeof, table.parts))
 
 
 def test_a_sparse_table_is_copied_and_a_full_one_is_not() -> None:
@@ -26,6 +31,65 @@ def test_a_sparse_table_is_copied_and_a_full_one_is_not() -> None:
     assert compacted(little) is little
 
 
+@pytest.mark.parametrize("count", [0, 3, BIG, BIG + 1, 3 * BIG])
+def test_a_table_is_a_dictionary_whatever_its_size(count: int) -> None:
+    table: Table[m.Target, int] = Table()
+    plain: dict[m.Target, int] = {}
+    for number in range(count):
+        table[pid(number)] = plain[pid(number)] = number
+    assert len(table.parts) == (1 if count <= BIG else PARTS)
+    assert (len(table), bool(table)) == (len(plain), bool(plain))
+    assert dict(table.items()) == plain
+    assert set(table) == set(plain)
+    assert sorted(table.values()) == sorted(plain.values())
+    for number in range(count // 2):
+        assert table.pop(pid(number)) == plain.pop(pid(number)) == number
+    assert pid(0) not in table
+    assert table.get(pid(0)) is None
+    assert table.pop(pid(0), 7) == 7
+    with pytest.raises(KeyError):
+        table[pid(0)]
+    with pytest.raises(KeyError):
+        del table[pid(0)]
+    for target, number in plain.items():
+        assert target in table
+        assert table[target] == table.get(target) == number
+    assert dict(table.drain()) == plain
+    table.clear()
+    assert len(table) == 0
+    table[pid(1)] = 1
+    del table[pid(1)]
+    assert not table
+
+
+def test_no_part_of_a_big_table_is_big() -> None:
+    table: Table[m.Target, None] = Table()
+    for number in range(100_000):
+        table[pid(number)] = None
+    assert max(map(len, table.parts)) < 2 * 100_000 / PARTS
+
+
+def test_a_drained_table_goes_part_by_part() -> None:
+    table: Table[m.Target, None] = Table()
+    for number in range(BIG + 1):
+        table[pid(number)] = None
+    left = [len(table.parts) for _ in table.drain()]
+    assert (left[0], left[-1], len(table.parts)) == (PARTS, 1, 0)
+
+
+def test_a_big_table_that_has_become_small_is_in_one_part_again() -> None:
+    table: Table[m.Target, int] = Table()
+    for number in range(2 * BIG):
+        table[pid(number)] = number
+    before = size(table)
+    for number in range(100, 2 * BIG):
+        del table[pid(number)]
+    table.compact()
+    assert (len(table.parts), len(table)) == (1, 100)
+    assert size(table) < before / 20
+    assert sorted(table.values()) == list(range(100))
+
+
 @pytest.mark.parametrize("left", [0, 100])
 def test_the_tables_of_the_local(left: int) -> None:
     core = LocalCore(HERE, Settings())
@@ -34,10 +98,10 @@ def test_the_tables_of_the_local(left: int) -> None:
     connector = core.connectors[THERE]
     for ref in refs[left:]:
         core.demonitor(ref)
-    before = sys.getsizeof(core.tables._owners) + sys.getsizeof(connector._monitors)
+    before = size(core.tables._owners) + size(connector._monitors)
     core.tables.compact()
     connector.compact()
-    assert sys.getsizeof(core.tables._owners) + sys.getsizeof(connector._monitors) < before / 20
+    assert size(core.tables._owners) + size(connector._monitors) < before / 20
     assert (len(core.tables), len(connector)) == (left, left)
 
 
@@ -48,9 +112,9 @@ def test_the_tables_of_the_proxy() -> None:
     targets: list[m.Target] = [pid(number) for number in range(9_000)]
     core.handle(m.process_cast(pid(1, THERE), [(m.SUBSCRIBE, target) for target in targets]))
     core.handle(m.process_cast(pid(1, THERE), [(m.UNSUBSCRIBE, target) for target in targets[10:]]))
-    before = sys.getsizeof(core.tables._subscriptions)
+    before = size(core.tables._subscriptions)
     core.tables.compact()
-    assert sys.getsizeof(core.tables._subscriptions) < before / 20
+    assert size(core.tables._subscriptions) < before / 20
     assert len(core.tables) == 10
     core.handle(m.process_cast(pid(1, THERE), [(m.UNSUBSCRIBE, target) for target in targets[:10]]))
     assert len(core.tables) == 0

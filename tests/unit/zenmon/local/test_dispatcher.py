@@ -8,6 +8,7 @@ from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.local.dispatcher import DispatcherCore
 from zenmon_node.local.tables import LocalTables
+from zenmon_node.memory import Table
 from zenmon_node.pacing import SLICE
 
 ME = pid(1)
@@ -87,8 +88,11 @@ def test_several_references_and_a_lost_node_keep_their_order() -> None:
     for number in range(1, 7):
         bench.tables.add(ref(number), ME, pid(9, THERE))
     bench.core.enqueue(pid(1, THERE), {ref(2): None, ref(1): None}, m.NOPROC)
-    bench.core.enqueue_lost({pid(3, THERE): ref(3), pid(4, THERE): {ref(4): None, ref(5): None}}, m.NODEDOWN)
-    bench.core.enqueue_lost({}, m.NODEDOWN)
+    lost: Table[m.Target, m.References] = Table()
+    lost[pid(3, THERE)] = ref(3)
+    lost[pid(4, THERE)] = {ref(4): None, ref(5): None}
+    bench.core.enqueue_lost(lost, m.NODEDOWN)
+    bench.core.enqueue_lost(Table(), m.NODEDOWN)
     bench.core.enqueue(pid(6, THERE), ref(6), m.NOPROC)
     out = bench.core.deliver(bench.now)
     assert [message[1] for _, message in out] == [ref(n) for n in (2, 1, 3, 4, 5, 6)]

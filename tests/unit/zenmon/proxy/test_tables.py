@@ -66,7 +66,7 @@ def test_rows_of_a_subscriber_that_is_gone() -> None:
     tables.add(TARGET, B, ref(1))
     tables.add(NAME, A, ref(2))
     assert tables.rows == 3
-    rows = tables.take_rows(A)
+    rows = dict(tables.take_rows(A))
     assert tables.rows == 1
     assert rows == {TARGET: ref(1), NAME: ref(2)}
     assert not tables.has_subscriber(A)
