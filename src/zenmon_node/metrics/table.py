@@ -214,6 +214,12 @@ METRICS: Final = (
         "Messages, or parts of them, that could not be understood and were ignored",
         lambda now: now.statistics.malformed,
     ),
+    Metric(
+        "zenmon_node.contained_crashes",
+        "counter",
+        "Exceptions in ZenMonitor's own processes, after which they went on; the log has the tracebacks",
+        lambda now: now.counters.contained_crashes,
+    ),
     Metric("zenmon_node.connections", "gauge", "Connected nodes", _by_type, ("type",)),
     Metric(
         "zenmon_node.connection.received_bytes",

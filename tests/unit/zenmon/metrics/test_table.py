@@ -102,6 +102,7 @@ def test_every_row_reads_what_it_says() -> None:
             ("miss",): 0,
         },
         "zenmon_node.malformed": statistics.malformed,
+        "zenmon_node.contained_crashes": counters.contained_crashes,
         "zenmon_node.connections": {("hidden",): 0, ("visible",): 0},
         "zenmon_node.connection.received_bytes": {},
         "zenmon_node.connection.sent_bytes": {},
