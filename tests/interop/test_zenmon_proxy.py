@@ -9,6 +9,7 @@ import trio
 from structlog.testing import capture_logs
 
 from erlang_interop import Atom, Exit, Node, Pid
+from erlang_interop.terms import Record
 from tests.interop.zenmon import DIED, NODEDOWN, NOPROC, down, nothing_left, until
 from zenmon_node import Settings, ZenMonitor, open_zen_monitor
 from zenmon_node import messages as m
@@ -120,6 +121,35 @@ async def test_reasons(zen: ZenMonitor, client: Client, told: Term, reason: Term
     assert sorted(await client.take(2), key=str) == sorted(
         [down(ref, pid, reason), down(other_ref, other, DIED)], key=str
     )
+
+
+async def test_a_reason_that_the_beam_cannot_read_costs_itself_only(zen: ZenMonitor, client: Client) -> None:
+    """A native record, in the place that is not truncated: for nodes before OTP 29 there is no form of it."""
+    await client.compatible(zen.node)
+    record = Record(Atom("geometry"), Atom("point"), True, ((Atom("x"), 1),))
+    reasons: list[Term] = [DIED, (Atom("shutdown"), record), (Atom("error"), 1), (Atom("shutdown"), record), b"last"]
+    pids = [zen.node.spawn(waits) for _ in reasons]
+    refs = await client.monitor(*pids)
+    await subscribed(zen, len(pids))
+    for pid, reason in zip(pids, reasons, strict=True):
+        zen.node.exit(pid, reason)
+    cut = {1, 3} if client.beam.release < 29 else set()
+    told = [Atom("truncated") if index in cut else reason for index, reason in enumerate(reasons)]
+    assert sorted(await client.take(5), key=str) == sorted(map(down, refs, pids, told), key=str)
+
+
+async def test_reasons_of_ten_megabytes(zen: ZenMonitor, client: Client) -> None:
+    """They arrive whole, each once, with the others around them."""
+    await client.compatible(zen.node)
+    pids = [zen.node.spawn(waits) for _ in range(6)]
+    await client.monitor(*pids)
+    await subscribed(zen, 6)
+    for pid in pids:
+        zen.node.exit(pid, (Atom("shutdown"), b"x" * 10_000_000) if pid in pids[1:4] else DIED)
+    sizes = "[{P, case R of {shutdown, B} -> byte_size(B); died -> 0 end} || {_, _, _, P, {_, R}} <- Taken]"
+    got = await client.beam.eval(f"Taken = collector:take(w, 6, 60000), {sizes}.", timeout=90)
+    assert sorted(got, key=str) == sorted(zip(pids, [0, *[10_000_000] * 3, 0, 0], strict=True), key=str)
+    assert await client.waiting() == 0
 
 
 async def test_an_exception_and_a_kill(zen: ZenMonitor, client: Client) -> None:
