@@ -234,10 +234,11 @@ class Local(SweepingServer):
                 else:
                     connector.node_down(message.connection_id)
                 self.update_connector(connector)
-            case (Atom("DOWN"), _, Atom("process"), Pid() as subscriber, _):
+            # What a process has sent is no signal, whatever it looks like.
+            case (Atom("DOWN"), _, Atom("process"), Pid() as subscriber, _) if self.sender is None:
                 self._bury(subscriber)
                 self._go_on()
-            case (Atom("EXIT"), Pid() as pid, reason):
+            case (Atom("EXIT"), Pid() as pid, reason) if self.sender is None:
                 self._exited(pid, reason)
             case _Verdict():
                 self._verdict_changed(message.node, message.verdict)
