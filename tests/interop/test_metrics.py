@@ -7,6 +7,7 @@ import secrets
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,6 +21,7 @@ from zenmon_node.cli import ExitStatus
 from zenmon_node.metrics import serve_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from erlang_interop.testing.beam import Beam, Epmd
@@ -41,8 +43,24 @@ async def scraped(port: int) -> dict[str, float]:
     }
 
 
-async def test_processes_of_the_beam(node: Node, beam: Beam) -> None:
-    await beam.eval("zen_proxy:start(#{}).")
+@pytest.fixture
+async def proxy(beam: Beam) -> AsyncIterator[Beam]:
+    """The BEAM, serving as a Proxy."""
+    await beam.eval("zen_proxy:start().")
+    yield beam
+    await beam.eval("zen_proxy:stop().")
+
+
+@pytest.fixture
+async def local(beam: Beam) -> AsyncIterator[Beam]:
+    """The BEAM, monitoring through the Proxies of others, with a process ``metrics`` that holds the monitors."""
+    await beam.eval("zen_local:start(), collector:start(metrics).")
+    yield beam
+    await beam.eval("collector:stop(metrics), zen_local:stop().")
+
+
+async def test_processes_of_the_beam(node: Node, proxy: Beam) -> None:
+    beam = proxy
     async with open_zen_monitor(node) as zen, node.open_process() as me, trio.open_nursery() as nursery:
         address = (await nursery.start(serve_metrics, zen, "127.0.0.1", 0))[0]
         port = int(address.rpartition(":")[2])
@@ -76,21 +94,19 @@ async def test_processes_of_the_beam(node: Node, beam: Beam) -> None:
         await next_message(me)
         await nothing_left(zen)
         nursery.cancel_scope.cancel()
-    await beam.eval("zen_proxy:stop().")
 
 
-async def test_run_whose_processes_a_beam_monitors(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
+async def test_run_whose_processes_a_beam_monitors(local: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
     """The service has its own processes only: these live, and a hundred others are not there."""
+    beam = local
     name, port = f"metrics_{secrets.token_hex(4)}@127.0.0.1", free_port()
     command = Command(tmp_path, epmd.port, cookie)
     words = ["run", "--log-json", "--name", name, "--visible", "--connect", beam.name, "--metrics", f"127.0.0.1:{port}"]
     async with command.started(*words) as running:
         assert json.loads(await running.err.until("running"))["metrics"] == [f"127.0.0.1:{port}"]
         assert await is_among_nodes(beam, name, "visible")
-        await beam.eval("zen_local:start(#{}), collector:start(metrics).")
-        assert await beam.eval(
-            "zen_local:connect(N), zen_local:await_compatibility(N, compatible, 20000).", N=Atom(name)
-        )
+        compatible = "zen_local:connect(N), zen_local:await_compatibility(N, compatible, 20000)."
+        assert await beam.eval(compatible, N=Atom(name)) is True
         lives = ["Elixir.ZenMonitor.Local", "Elixir.ZenMonitor.Local.Dispatcher"]
         targets = [(Atom(one), Atom(name)) for one in [*lives, *(f"nobody{number}" for number in range(COUNT))]]
         await beam.eval("collector:run(metrics, zen_local, monitor_all, [Targets]).", Targets=targets)
@@ -105,4 +121,3 @@ async def test_run_whose_processes_a_beam_monitors(beam: Beam, epmd: Epmd, cooki
         assert page["zenmon_node_malformed_total"] == 0
         assert page["process_resident_memory_bytes"] > 1_000_000
         assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
-    await beam.eval("collector:stop(metrics), zen_local:stop().")
