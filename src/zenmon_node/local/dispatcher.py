@@ -72,10 +72,11 @@ class DispatcherCore:
 
     def enqueue(self, target: Target, references: References, reason: Term) -> None:
         """A target has died; ``references`` are all its monitors."""
-        count = 1 if type(references) is Reference else len(references)
+        entry = (target, references, reason)
+        count = _size(entry)
         self._waiting += count
         self._counters.enqueued_downs += count
-        self._queue.append((target, references, reason))
+        self._queue.append(entry)
 
     def enqueue_lost(self, table: Table[Target, References], reason: Term) -> None:
         """Everything in ``table`` fires with ``reason``. It belongs to the Dispatcher from now on."""
@@ -134,7 +135,7 @@ class DispatcherCore:
     def recover(self) -> None:
         """An exception has interrupted :meth:`deliver`: begin anew with the oldest entry, of which some may be gone."""
         self._refs = None
-        self._waiting = sum(1 for _ in self.references())
+        self._waiting = sum(_size(entry) for entry in self._queue)
 
     def references(self) -> Iterator[Reference]:
         """All references in the queue, and perhaps some that have fired just now."""
@@ -177,3 +178,10 @@ class _Lost:
 
 def _rows(entry: tuple[Target, References, Term] | _Lost) -> Iterable[tuple[Target, References, Term]]:
     return entry if isinstance(entry, _Lost) else (entry,)
+
+
+def _size(entry: tuple[Target, References, Term] | _Lost) -> int:
+    """How many references an entry counts for when it comes into the queue."""
+    if isinstance(entry, _Lost):
+        return len(entry.rows)
+    return 1 if type(entry[1]) is Reference else len(entry[1])

@@ -116,3 +116,18 @@ def test_settings_change_while_running() -> None:
     due = bench.core.next_due(bench.now)
     assert due == bench.now + 1.0
     assert len(bench.core.deliver(due)) == 100
+
+
+def test_after_an_exception_what_waits_is_counted_as_before() -> None:
+    bench = Bench(Settings(demand_amount=2))
+    lost: Table[m.Target, m.References] = Table()
+    for number in (1, 4):
+        lost[pid(number, THERE)] = {ref(number): None, ref(number + 1): None, ref(number + 2): None}
+        for one in (number, number + 1, number + 2):
+            bench.tables.add(ref(one), ME, pid(number, THERE))
+    bench.core.enqueue_lost(lost, m.NODEDOWN)
+    bench.dies(7)
+    bench.core.deliver(bench.now)
+    bench.core.recover()
+    assert sum(count for _, count in bench.run()) == 5
+    assert bench.core.waiting_downs == 0
