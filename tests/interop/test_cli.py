@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import signal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from erlang_interop import Atom, Pid
+from erlang_interop import Atom
 from tests.command import Command
 from tests.interop.collectors import is_among_nodes
 from tests.support import free_port
@@ -160,34 +159,6 @@ async def test_send_to_nobody(command: Command, beam: Beam) -> None:
         done = await command("send", target, "hello")
         assert done.status == ExitStatus.REFUSED
         assert "no " in done.err
-
-
-async def test_monitor(command: Command, beam: Beam, name: str) -> None:
-    await beam.eval(f"plain_processes:spawn_named({name}).")
-    pid = await beam.eval("plain_processes:spawn_waiting().")
-    assert isinstance(pid, Pid)
-    async with command.started("monitor", f"{name}@{beam.name}", str(pid), f"nobody@{beam.name}") as running:
-        assert (await running.out.until("DOWN")).endswith(f" DOWN nobody@{beam.name} noproc")
-        await beam.eval(f"plain_processes:await_monitored({name}, 1, 10000).")
-        await beam.eval(f"plain_processes:finish({name}, {{shutdown, [1, two]}}).")
-        assert (await running.out.until("DOWN")).endswith(f" DOWN {name}@{beam.name} {{shutdown,[1,two]}}")
-        await beam.eval("plain_processes:kill(P).", P=pid)
-        assert (await running.out.until("DOWN")).endswith(f" DOWN {pid} killed")
-        done = await running.end()
-    assert (done.status, done.out) == (ExitStatus.DONE, "")
-
-
-async def test_monitor_as_json_until_the_node_is_killed(command: Command, fresh_beam: BeamFactory, name: str) -> None:
-    beam = fresh_beam()
-    pid = await beam.eval(f"plain_processes:spawn_named({name}).")
-    async with command.started("monitor", "--json", str(pid)) as running:
-        await beam.eval(f"plain_processes:await_monitored({name}, 1, 10000).")
-        beam.kill()
-        line = json.loads(await running.out.until("DOWN"))
-        assert (await running.end()).status == ExitStatus.DONE
-    del line["time"]
-    expected = {"event": "DOWN", "target": str(pid), "node": beam.name, "object": str(pid), "reason": "noconnection"}
-    assert line == expected
 
 
 @pytest.mark.parametrize(("arguments", "kind"), [([], "hidden"), (["--visible"], "visible")])
