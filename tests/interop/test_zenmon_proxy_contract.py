@@ -139,6 +139,14 @@ async def test_3_the_subscriber_is_the_pid_in_the_message_and_is_all_that_is_ans
     assert await all_told(zen, peer) == []
 
 
+async def test_3_the_legacy_cast(zen: ZenMonitor, peer: ZenPeer) -> None:
+    pid, nobody = zen.node.spawn(waits), (Atom("nobody"), zen.node.name)
+    await peer.tell_proxy((m.GEN_CAST, (m.SUBSCRIBE, peer.pid, [pid, nobody])))
+    assert await peer.hear_certificates(1) == [(nobody, NOPROC)]
+    zen.node.send(pid, DIED)
+    assert await peer.hear_certificates(1) == [(pid, DIED)]
+
+
 async def test_4_subscribing_is_idempotent_and_the_dead_are_certified_each_time(zen: ZenMonitor, peer: ZenPeer) -> None:
     pid, dead = zen.node.spawn(waits), Pid(zen.node.name, 99_999, 0, zen.node.creation)
     nobody = (Atom("nobody"), zen.node.name)
@@ -245,7 +253,7 @@ async def test_11_huge_reasons_hold_up_neither_the_loop_nor_other_subscribers(ze
     other = peer.process(5)
     await peer.cast(*subscribe(*pids))
     await peer.cast(*subscribe(pids[-1]), subscriber=other)
-    await subscribed(zen, 5)
+    await until(lambda: zen.statistics().remote_subscribers == 2, zen)
     for pid in pids[1:-1]:
         zen.node.exit(pid, huge)
     zen.node.exit(pids[0], DIED)

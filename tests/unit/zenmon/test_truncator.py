@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from erlang_interop.etf import decode, encode
-from erlang_interop.terms import Atom, BitString, ErlMap, Export, ImproperList, Pid, Term
+from erlang_interop.terms import Atom, BitString, ErlMap, Export, Fun, ImproperList, Pid, Term
 from zenmon_node.truncator import TRUNCATED, truncate
 
 VECTORS = Path(__file__).parents[2] / "data" / "truncator-vectors.tsv"
@@ -51,6 +51,48 @@ def test_genuine_vector(before: bytes, after: bytes) -> None:
     ],
 )
 def test_rule(before: Term, after: Term) -> None:
+    assert truncate(before) == after
+
+
+K = Atom("k")
+
+
+def struct(module: str, **fields: Term) -> Term:
+    """An Elixir struct."""
+    return {Atom("__struct__"): Atom(module)} | {Atom(name): value for name, value in fields.items()}
+
+
+CRASH = struct("Elixir.RuntimeError", message=b"boom")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"x" * 5000, b"x" * 1021 + b"..."),
+        ((1, 2, 3, 4), (1, 2, 3, 4)),
+        ((1, 2, 3, 4, 5), TRUNCATED),
+        ([1, 2, 3, 4], [1, 2, 3, 4]),
+        (ImproperList([1, 2, 3, 4], 5), TRUNCATED),
+        (dict.fromkeys("abcd"), dict.fromkeys("abcd")),
+        (dict.fromkeys("abcde"), TRUNCATED),
+        ({(1, 2, 3, 4, 5, 6): (1, 2, 3, 4, 5, 6)}, {(1, 2, 3, 4, 5, 6): TRUNCATED}),
+        (struct("Elixir.S4", a=1, b=2, c=3, d=[1, 2, 3, 4, 5]), struct("Elixir.S4", a=1, b=2, c=3, d=TRUNCATED)),
+        (struct("Elixir.S5", a=1, b=2, c=3, d=4, e=5), TRUNCATED),
+        (struct("Elixir.NoSuchModule", a=1, b=(1, 2, 3, 4, 5)), struct("Elixir.NoSuchModule", a=1, b=TRUNCATED)),
+        ([[[K]]], [[[TRUNCATED]]]),
+        ({K: {K: {K: K}}}, {K: {K: {K: TRUNCATED}}}),
+        ((((), [], {}),), (((), [], {}),)),
+        (((((), [], {}, b""),),), (((TRUNCATED,) * 4,),)),
+        ((K, (K, (K, (K, 1)))), (K, (K, (TRUNCATED, TRUNCATED)))),
+        ((Atom("error"), (Atom("shutdown"), (1, 2, 3, 4, 5))), (Atom("error"), (Atom("shutdown"), TRUNCATED))),
+        ((Atom("timeout"), (K, K, [K, K, 5000])), (Atom("timeout"), (K, K, [TRUNCATED] * 3))),
+        ((CRASH, [(K, K, 1, [])]), (CRASH, [(TRUNCATED,) * 4])),
+        ((CRASH, [(K, K, 1, [])] * 5), (CRASH, TRUNCATED)),
+        (Fun(K, 0, bytes(16), 0, 0, 0, Pid(Atom("a@h"), 1, 0, 1), ()), TRUNCATED),
+        (2**4000, 2**4000),
+    ],
+)
+def test_what_the_genuine_one_was_seen_to_do(before: Term, after: Term) -> None:
     assert truncate(before) == after
 
 
