@@ -31,7 +31,6 @@ ELSEWHERE = {
     "erlang_interop/runtime/local_process.py": "unit/runtime/test_process.py",
     "erlang_interop/runtime/node_connections.py": "unit/runtime/test_node.py",
     # shells around tested cores: they are tested where two nodes run them
-    "zenmon_node/local/servers.py": "unit/zenmon/test_app.py",
     "zenmon_node/proxy/server.py": "unit/zenmon/test_app.py",
 }
 """Modules whose test is not a unit test, and where it is instead."""

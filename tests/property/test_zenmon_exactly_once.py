@@ -2,7 +2,8 @@
 
 A Local and two Proxies, the very cores that run in a node, are joined by wires that keep order and nothing else.
 Hypothesis decides what happens and in which order it arrives: monitors, demonitors, deaths, lost connections, Proxies
-that crash, subscribers that die, and any delay between cause and effect.
+that crash, subscribers that die, Connectors that are killed, go, or lose rows by an exception, and any delay between
+cause and effect.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.unit.zenmon.ports import HERE, pid
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.local.api import LocalCore
-from zenmon_node.local.connector import State
+from zenmon_node.local.remote import State
 from zenmon_node.proxy.core import ProxyCore
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ REMOTES = (Atom("one@host"), Atom("two@host"))
 NAMES = (Atom("alpha"), Atom("beta"))
 SUBSCRIBERS = [pid(number) for number in (1, 2, 3)]
 #: Small, so that slices, chunks and demand run out all the time.
-TIGHT = Settings(connector_chunk_size=3, batcher_chunk_size=3, demand_amount=4)
+TIGHT = Settings(connector_chunk_size=3, batcher_chunk_size=3, demand_amount=4, hibernation_threshold=50)
 
 
 class Remote:
@@ -37,8 +38,9 @@ class Remote:
 
     def __init__(self, world: World, name: Atom) -> None:
         self.world, self.name = world, name
-        self.connector = pid(1000 + len(world.remotes))
+        self.connector = world.new_pid()
         self.connected = False
+        self.connection_number = 0
         self.alive: set[Pid] = set()
         self.names: dict[Atom, Pid] = {}
         self.made = 0
@@ -81,7 +83,7 @@ class Remote:
         return False
 
     def send(self, dest: Pid | Reference, message: Term) -> None:
-        if self.connected:
+        if self.connected and dest == self.connector:
             self.to_here.append(message)
 
     def send_summary(self, subscriber: Pid, certificates: list[m.Certificate]) -> None:
@@ -95,6 +97,22 @@ class Remote:
 
     def is_connected(self) -> bool:
         return self.connected
+
+    def connection(self) -> int:
+        return self.connection_number
+
+    def leave(self) -> None:
+        connector = self.world.local.connectors[self.name]
+        assert (len(connector), connector.waiting_instructions, connector.busy) == (0, 0, False)
+        self.world.local.forget(connector)
+        self.connector_ends()
+
+    def connector_ends(self) -> None:
+        """The process of our Connector ends; what was sent to it arrives nowhere, the next one has another pid."""
+        self.fire(self.connector, Atom("ended"))
+        self.connector = self.world.new_pid()
+        self.to_here.clear()
+        self.watch = None
 
     def ping(self) -> Reference:
         self.watch = self.world.make_ref()
@@ -143,14 +161,15 @@ class Remote:
             self.fire(self.connector, m.NOCONNECTION)
             connector = self.world.local.connectors.get(self.name)
             if connector is not None:
-                connector.node_down()
+                connector.node_down(self.connection_number)
 
     def connect(self) -> None:
         if not self.connected:
             self.connected = True
+            self.connection_number += 1
             connector = self.world.local.connectors.get(self.name)
             if connector is not None:
-                connector.node_up()
+                connector.node_up(self.connection_number)
 
     # -- steps
 
@@ -169,8 +188,7 @@ class Remote:
     def step_here(self) -> bool:
         if not self.to_here:
             return False
-        message = self.to_here.popleft()
-        self.world.local.connector(self.name).message(message, self.world.now)
+        self.world.local.connectors[self.name].message(self.to_here.popleft(), self.world.now)
         return True
 
 
@@ -179,7 +197,7 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.refs = 0
+        self.refs = self.connectors = 0
         self.now = 1000.0
         self.local = LocalCore(HERE, TIGHT)
         self.local.port = self
@@ -201,6 +219,10 @@ class World(RuleBasedStateMachine):
                 self.spawn(name, None)
 
     # -- LocalPort
+
+    def new_pid(self) -> Pid:
+        self.connectors += 1
+        return pid(1000 + self.connectors)
 
     def make_ref(self) -> Reference:
         self.refs += 1
@@ -249,7 +271,7 @@ class World(RuleBasedStateMachine):
             ref = self.local.monitor(target, subscriber)
             self.expected[ref] = (subscriber, target)
             remote = self.remotes[self.local.find_node(target)]
-            known_to_be_well = self.local.connectors[remote.name].state is State.COMPATIBLE and not remote.to_here
+            known_to_be_well = self.local.connectors[remote.name].proxy.state is State.COMPATIBLE and not remote.to_here
             if remote.proxy is not None and remote.connected and known_to_be_well:
                 self.made_in_health[ref] = remote.faults
 
@@ -290,6 +312,30 @@ class World(RuleBasedStateMachine):
         if self.remotes[node].proxy is None:
             self.remotes[node].start_proxy()
 
+    @rule(node=st.sampled_from(REMOTES))
+    def our_connector_is_killed(self, node: Atom) -> None:
+        connector = self.local.connectors.get(node)
+        if connector is not None:
+            remote = self.remotes[node]
+            remote.faults += 1
+            remote.connector_ends()
+            connector.restarted()
+
+    @rule(node=st.sampled_from(REMOTES), data=st.data())
+    def an_exception_costs_rows(self, node: Atom, data: st.DataObject) -> None:
+        """What is half done is lost: targets, instructions, what was known of the Proxy. Then it is mended."""
+        connector = self.local.connectors.get(node)
+        if connector is not None:
+            for target in (
+                data.draw(st.sets(st.sampled_from(sorted(connector._monitors, key=str)))) if len(connector) else ()
+            ):
+                del connector._monitors[target]
+            for _ in range(data.draw(st.integers(0, 3))):
+                if connector._instructions:
+                    connector._instructions.popleft()
+            self.local.dispatcher.recover()
+            self.local.mend([connector], self.now)
+
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.1, 2.0, 6.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -321,7 +367,7 @@ class World(RuleBasedStateMachine):
         self.run_proxy(self.remotes[node])
 
     def run_local(self, limit: int) -> None:
-        for connector in self.local.connectors.values():
+        for connector in list(self.local.connectors.values()):
             connector.sweep(self.now)
         self.local.work()
         for subscriber, message in self.local.dispatcher.deliver(self.now, limit):
@@ -384,6 +430,8 @@ class _Port:
 
     def __init__(self, remote: Remote) -> None:
         self.is_connected = remote.is_connected
+        self.connection = remote.connection
+        self.leave = remote.leave
         self.ping = remote.ping
         self.release_proxy = remote.release_proxy
         self.cast = remote.cast

@@ -296,20 +296,6 @@ async def test_garbage_costs_the_proxy_nothing(pair: Pair) -> None:
         assert pair.there_zen.statistics().malformed == 42 - 1
 
 
-async def test_a_crashed_connector_loses_nothing(pair: Pair) -> None:
-    await pair.zen.connect(pair.there.name)
-    pid = pair.there.spawn(waiting)
-    async with pair.here.open_process() as me:
-        ref = pair.zen.monitor(pid, subscriber=me)
-        await subscribed(pair.there_zen, 1)
-        (server,) = pair.zen._local._servers.values()
-        pair.here.exit(server.process.pid, Atom("kill"))
-        await subscribed(pair.there_zen, 0)
-        await subscribed(pair.there_zen, 1)
-        me.send(pid, DIED)
-        assert await next_message(me) == down(ref, pid, DIED)
-
-
 @pytest.mark.parametrize("name", [m.LOCAL, m.DISPATCHER])
 async def test_a_crashed_server_of_the_local_loses_nothing(pair: Pair, name: Atom) -> None:
     await pair.zen.connect(pair.there.name)

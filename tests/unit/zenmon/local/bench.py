@@ -88,7 +88,7 @@ class Bench:
         message = (m.DOWN, ref or self.port.pings[-1], m.PROCESS, (m.PROXY, THERE), reason)
         self.core.message(message, self.now)
 
-    def dead(self, *certificates: tuple[Term, Term], node: Atom = THERE) -> None:
+    def dead(self, *certificates: tuple[Term, ...], node: Atom = THERE) -> None:
         self.core.message(m.dead_summary(node, list(certificates)), self.now)
 
     def fired(self) -> list[tuple[int, Term]]:
