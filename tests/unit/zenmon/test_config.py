@@ -93,6 +93,14 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert (settings.batcher_chunk_size, settings.demand_interval, settings.demand_amount) == (1, 2, 3)
 
 
+def test_the_page_has_every_setting_with_its_default_and_its_range() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "zenmonitor.md").read_text(encoding="utf-8")
+    for name, (low, high) in RANGES.items():
+        assert f"| `{name}` | {getattr(Settings(), name)} | {low} to {high} |" in page
+    assert {*RANGES, "gen_module"} == set(Settings.__struct_fields__)
+    assert "| `gen_module` | none |" in page
+
+
 def test_changed() -> None:
     assert Settings().changed(demand_amount=5) == Settings(demand_amount=5)
     with pytest.raises(SettingsError):
