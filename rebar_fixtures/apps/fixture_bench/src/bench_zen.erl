@@ -165,13 +165,17 @@ nodedown({sink, Node} = Sink, Count, OsPid) ->
     plain_processes:finish_all(Pids, normal),
     maps:merge(Measured, bench_meter:result(zen_nodedowns, Count, Microseconds)).
 
+%% The DOWN of Starter ends an interval, and all others wait when the next one begins: its demand is not met half.
 pace(Sink) ->
-    [Last | Pids] = targets(Sink, ?PACED + 1),
-    monitor_all(Sink, ?PACED + 1),
+    [Starter, Last | Pids] = targets(Sink, ?PACED + 2),
+    monitor_all(Sink, ?PACED + 2),
+    Started = await_downs(Sink, 1),
+    plain_processes:finish(Starter, normal),
+    _ = bench_meter:await_answer(Started, zen_pace),
     Downs = await_downs(Sink, ?PACED),
     plain_processes:finish_all(Pids, normal),
     {FirstAt, LastAt} = bench_meter:await_answer(Downs, zen_pace),
-    once_each(Sink, ?PACED, Last),
+    once_each(Sink, ?PACED + 1, Last),
     %% The demand of one interval comes at the moment of the first.
     bench_meter:result(zen_pace, ?PACED - ?DEMAND, LastAt - FirstAt).
 
