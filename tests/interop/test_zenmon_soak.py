@@ -87,7 +87,8 @@ def one_round(actions: Iterator[Action]) -> Iterator[Action]:
 def report(world: World) -> str:
     """How much was done."""
     counts = [f"{count} {what}" for what, count in sorted({**world.counts, **world.ledger.fired}.items())]
-    return f"{len(world.ledger.monitors)} monitors: {', '.join(counts)}"
+    failures = sum(side.failures for side in world.ours.values())
+    return f"{len(world.ledger.monitors)} monitors: {', '.join(counts)}; {failures} exceptions"
 
 
 def story(world: World, seed: str, whole: Path, error: Exception) -> str:

@@ -14,6 +14,7 @@ what was delivered, and raises :class:`Wrong` at the first thing that must not b
   of the very process it is bound to, truncated as the settings of that process's node were since it was told to end.
 * Any other may fire with the reason of a process that ended since the path was last proven, if it is the target or had
   the target's name since then; and with ``noproc`` if the target has ended, or the name was free at some time since.
+* ``noproc`` is allowed for what is not established, too, where the Proxy has had an exception when it subscribed.
 * A monitor must fire when its target has ended; nothing else ends it but its owner and the end of its subscriber.
 
 Steps are the numbers of the script's actions.
@@ -101,6 +102,8 @@ class Monitor:
 @dataclass(slots=True)
 class _PathState:
     proven: int = 0
+    refused: bool = False
+    """A subscription may have been refused since it was proven."""
     disturbances: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -210,6 +213,12 @@ class Ledger:
             if path[1] == node:
                 self.disturbs(path, how)
 
+    def refuses(self, node: str) -> None:
+        """A Proxy has an exception when it subscribes: whoever wanted that is told ``noproc`` at once."""
+        for path, state in self._paths.items():
+            if path[1] == node:
+                state.refused = True
+
     # -- what is known for certain now
 
     @property
@@ -242,6 +251,7 @@ class Ledger:
         state = self._paths[path]
         state.proven = self.step
         state.disturbances.clear()
+        state.refused = False
         for monitor in self._active.values():
             if monitor.path == path:
                 monitor.established = self._bound_to(monitor.target)
@@ -309,7 +319,7 @@ class Ledger:
             self.fired["noproc"] += 1
             if exact:
                 raise Wrong(f"{what}: it was established")
-            if not self._may_have_been_gone(monitor):
+            if not (self._paths[monitor.path].refused or self._may_have_been_gone(monitor)):
                 raise Wrong(f"{what}: its target has been there all the time")
             return
         self.fired["reason"] += 1

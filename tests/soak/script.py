@@ -7,6 +7,7 @@ Everything in it has a name of its own that is known before it exists: processes
     register b1 21 alpha                process 21 on b1 gets the name, which nobody has
     monitor 210 p1/3 17 18 b1:alpha     monitors 210, 211, 212, for the subscriber p1/3
     demonitor flush 210 212
+    fail p1 proxy monitor               the next call of Proxy.monitor on p1 raises an exception
     finish binary 17 18                 they end with a reason of that kind
     die p1/3 p1/4                       the subscriber p1/3 ends, and p1/4 takes its place
     settle b1/7                         all is made well again, everything is looked at, and b1/7 begins
@@ -68,6 +69,18 @@ SETTINGS: Final[dict[str, tuple[int, ...]]] = {
 #: Settings that BEAMs of the test do not have.
 OUR_SETTINGS: Final[dict[str, tuple[int, ...]]] = {"hibernation_threshold": (1, 20, 1000)}
 
+#: What can be made to fail once, by an exception: server and method.
+FAILURES: Final = (
+    ("proxy", "monitor"),
+    ("proxy", "demonitor"),
+    ("proxy", "send_summary"),
+    ("local", "_bury"),
+    ("dispatcher", "deliver"),
+    ("connector", "cast"),
+    ("connector", "ping"),
+    ("connector", "is_connected"),
+)
+
 #: Actions of a calm round, and how many of each are in its deck.
 CALM: Final = {
     "spawn": 6,
@@ -79,6 +92,7 @@ CALM: Final = {
     "settings": 2,
     "pause": 3,
     "stop_dispatcher": 1,
+    "fail": 3,
 }
 #: What a stormy round has besides.
 STORMY: Final = {
@@ -323,6 +337,14 @@ class Script:
     def _draw_pause(self) -> Action:
         return Action("pause", (self._random.choice((1, 5, 20, 60, 150)),))
 
+    def _draw_stop_dispatcher(self) -> Action:
+        return Action("stop_dispatcher", (self._random.choice(OURS),))
+
+    def _draw_fail(self) -> Action:
+        server, method = self._random.choice(FAILURES)
+        where = (self._random.choice(NODES),) if server == "connector" else ()
+        return Action("fail", (self._random.choice(OURS), server, method, *where))
+
     # -- what disturbs
 
     def _draw_kill_beam(self) -> Action | None:
@@ -386,9 +408,6 @@ class Script:
 
     def _draw_stop_local(self) -> Action:
         return Action("stop_local", (self._random.choice(OURS),))
-
-    def _draw_stop_dispatcher(self) -> Action:
-        return Action("stop_dispatcher", (self._random.choice(OURS),))
 
     def _draw_stop_connector(self) -> Action:
         return Action("stop_connector", (self._random.choice(OURS), self._random.choice(NODES)))

@@ -13,7 +13,6 @@ from erlang_interop import Atom, Pid, Process, Reference
 from erlang_interop.runtime.events import NodeDown
 from erlang_interop.runtime.transport import Stream, Transport
 from tests.interop.collectors import end_when_told, until, wait_for_ever
-from zenmon_node import messages as m
 
 from .ledger import exit_reason
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from zenmon_node import ZenMonitor
 
 KILL = Atom("kill")
+#: ZenMonitor gives up after more than ten crashes within five seconds, of a server, and of all of them.
+MOST_HURT = 8
+LONG_AGO_S = 5.5
 
 
 @dataclass
@@ -90,7 +92,9 @@ class OurSide:
         self.node, self.transport, self.zen = node, transport, zen
         self.name = node.name
         self._subscribers: dict[str, Process] = {}
-        self._stops: list[float] = []
+        self._hurt: list[float] = []
+        self._prepared: list[tuple[Any, str]] = []
+        self.failures = 0
         node.watch_nodes(lambda event: on_loss(event.name) if isinstance(event, NodeDown) else None)
 
     async def spawn(self, count: int) -> list[Pid]:
@@ -160,23 +164,56 @@ class OurSide:
 
     # -- what only a node of ours can do
 
-    async def stop(self, pid: Pid | None) -> bool:
-        """Kill one of ZenMonitor's processes: not so often that its supervisor gives up."""
-        if pid is None:
-            return False
+    async def _not_too_often(self) -> None:
+        """Wait if its processes have been hurt so often of late that ZenMonitor would give up."""
         now = trio.current_time()
-        self._stops = [*(time for time in self._stops if time > now - 5.5), now]
-        if len(self._stops) > 6:
-            await trio.sleep(self._stops[0] + 5.5 - now)
-        self.node.exit(pid, KILL)
-        return True
+        self._hurt = [*(time for time in self._hurt if time > now - LONG_AGO_S), now]
+        if len(self._hurt) > MOST_HURT:
+            await trio.sleep(self._hurt[-MOST_HURT - 1] + LONG_AGO_S - now)
 
-    async def stop_named(self, name: Atom) -> bool:
-        return await self.stop(self.node.whereis(name))
+    async def stop(self, name: Atom) -> bool:
+        """Kill one of ZenMonitor's processes."""
+        await self._not_too_often()
+        pid = self.node.whereis(name)
+        if pid is not None:
+            self.node.exit(pid, KILL)
+        return pid is not None
 
     async def stop_connector(self, remote: Atom) -> bool:
+        """Kill a Connector, if there is one."""
+        await self._not_too_often()
         server = self.zen._local._servers.get(remote)
-        return await self.stop(server.process.pid if server is not None else None)
+        if server is not None:
+            self.node.exit(server.process.pid, KILL)
+        return server is not None
+
+    async def fail(self, server: str, method: str, remote: Atom | None) -> bool:
+        """Have the next call of a method raise, if its server is there; see :meth:`repair`."""
+        await self._not_too_often()
+        servers: dict[str, Any] = {
+            "proxy": self.zen._proxy,
+            "local": self.zen._local,
+            "dispatcher": self.zen._dispatcher.core,
+            "connector": self.zen._local._servers.get(remote) if remote is not None else None,
+        }
+        target = servers[server]
+        if target is None or method in vars(target):
+            return False
+
+        def fail_once(*_: Any) -> None:
+            delattr(target, method)
+            self.failures += 1
+            raise RuntimeError(f"{server}.{method} was told to fail")
+
+        setattr(target, method, fail_once)
+        self._prepared.append((target, method))
+        return True
+
+    def repair(self) -> None:
+        """What has not failed by now does not any more."""
+        for target, method in self._prepared:
+            vars(target).pop(method, None)
+        self._prepared.clear()
 
 
 class BeamSide:
@@ -239,7 +276,3 @@ class BeamSide:
 
     async def _eval(self, source: str, **bindings: Any) -> Any:
         return await self.beam.eval(source, timeout=90, **bindings)
-
-
-#: The processes of ZenMonitor on a node of ours, by the actions that stop them.
-STOPPABLE = {"stop_proxy": m.PROXY, "stop_local": m.LOCAL, "stop_dispatcher": m.DISPATCHER}

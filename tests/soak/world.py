@@ -24,12 +24,13 @@ import trio
 
 from erlang_interop import Atom, ConnectError, EpmdAddress, Pid
 from erlang_interop.otp.node import Node, run_node
-from tests.interop.collectors import is_among_nodes, leftovers, until
+from tests.interop.collectors import IS_UP, leftovers, until
 from zenmon_node import Settings, open_zen_monitor
+from zenmon_node import messages as m
 
 from .ledger import Ledger, Path, Wrong, exit_reason
 from .script import BEAMS, GHOST, NODES, OURS, REACHABLE, SUBSCRIBERS, VISIBLE, Action, Argument
-from .sides import STOPPABLE, BeamSide, CuttableTransport, OurSide, Side
+from .sides import BeamSide, CuttableTransport, OurSide, Side
 
 if TYPE_CHECKING:
     from erlang_interop import Term
@@ -200,6 +201,14 @@ class World:
         await trio.sleep(milliseconds / 1000)
         return True
 
+    async def _do_stop_dispatcher(self, key: str) -> bool:
+        return await self.ours[key].stop(m.DISPATCHER)
+
+    async def _do_fail(self, key: str, server: str, method: str, other: str = "") -> bool:
+        if (server, method) == ("proxy", "monitor"):
+            self.ledger.refuses(key)
+        return await self.ours[key].fail(server, method, self._names.get(other))
+
     # -- what disturbs
 
     async def _do_kill_beam(self, key: str) -> bool:
@@ -283,14 +292,11 @@ class World:
 
     async def _do_stop_proxy(self, key: str) -> bool:
         self.ledger.disturbs_to(key, "Proxy stopped")
-        return await self.ours[key].stop_named(STOPPABLE["stop_proxy"])
+        return await self.ours[key].stop(m.PROXY)
 
     async def _do_stop_local(self, key: str) -> bool:
         self.ledger.disturbs_from(key, "Local stopped")
-        return await self.ours[key].stop_named(STOPPABLE["stop_local"])
-
-    async def _do_stop_dispatcher(self, key: str) -> bool:
-        return await self.ours[key].stop_named(STOPPABLE["stop_dispatcher"])
+        return await self.ours[key].stop(m.LOCAL)
 
     async def _do_stop_connector(self, key: str, other: str) -> bool:
         self.ledger.disturbs((key, other), "Connector stopped")
@@ -306,6 +312,8 @@ class World:
 
     async def _heal(self, subscribers: tuple[str, ...] = ()) -> None:
         """All nodes run, are connected, and have their subscribers."""
+        for ours in self.ours.values():
+            ours.repair()
         for key, beam in self.beams.items():
             await self._do_resume(key)
             if not beam.running:
@@ -319,10 +327,10 @@ class World:
         for key, other in pairs:
             if not self.ours[key].node.is_connected(self._names[other]):
                 await self._connect(key, other)
+        ours = [self._names[key] for key in OURS]
         for beam in self.beams.values():
-            for key in OURS:
-                if not await is_among_nodes(beam.beam, self._names[key]):
-                    return False
+            if await beam.beam.eval(f"lists:all(fun(N) -> {IS_UP} end, Ns)", Ns=ours) is not True:
+                return False
         return all(self.ours[key].node.is_connected(self._names[other]) for key, other in pairs)
 
     async def _look(self) -> dict[str, Seen]:
