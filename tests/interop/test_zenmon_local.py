@@ -10,11 +10,12 @@ import trio
 from erlang_interop import Atom, Node
 from tests.interop.zenmon import DIED, NODEDOWN, NOPROC, down, next_message, nothing_left, subscriptions, until
 from zenmon_node import Cached, CachedCompatibility, Compatibility, Settings, ZenMonitor, open_zen_monitor
+from zenmon_node.local import remote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from erlang_interop.terms import Term
+    from erlang_interop.terms import Pid, Term
     from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory
 
@@ -216,24 +217,126 @@ async def test_nodedown_when_the_beam_is_killed_and_a_new_life_under_its_name(
         assert (new.target, new.reason) == (pid, DIED)
 
 
-async def test_a_proxy_crash_fires_nodedown_and_costs_two_seconds(zen: ZenMonitor, proxy: Beam) -> None:
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute instead of two seconds for a Proxy to come back: a machine under load may be late."""
+    monkeypatch.setattr(remote, "BASE_PENALTY", 30.0)
+
+
+#: Kills the Proxy, and the processes Pids while nobody watches them; then the supervisor starts the next one.
+KILL_PROXY_AND_PIDS = """
+    Supervisor = whereis(zen_proxy_sup), Proxy = whereis('Elixir.ZenMonitor.Proxy'),
+    true = erlang:suspend_process(Supervisor),
+    Monitors = [monitor(process, Pid) || Pid <- [Proxy | Pids]],
+    exit(Proxy, kill), receive {'DOWN', _, process, Proxy, _} -> ok end,
+    plain_processes:kill_all(Pids),
+    [receive {'DOWN', Monitor, process, _, _} -> ok end || Monitor <- tl(Monitors)],
+    true = erlang:resume_process(Supervisor).
+"""
+
+
+@pytest.mark.usefixtures("patience")
+async def test_a_proxy_that_is_restarted_costs_the_living_nothing(zen: ZenMonitor, proxy: Beam) -> None:
+    await zen.connect(proxy.name)
+    verdicts: list[Cached] = []
+    zen.watch_compatibility(lambda node, verdict: verdicts.append(verdict.status))
+    pids = await proxy.eval("Pids = plain_processes:spawn_many(1000), persistent_term:put(pids, Pids), Pids.")
+    named = await proxy.eval("plain_processes:spawn_named(watched).")
+    die, live = pids[:100], pids[100:]
+    async with zen.node.open_process() as me:
+        refs = {zen.monitor(pid, subscriber=me): pid for pid in pids}
+        by_name = zen.monitor(("watched", proxy.name), subscriber=me)
+        await subscriptions(proxy, 1001)
+        await proxy.eval(KILL_PROXY_AND_PIDS, Pids=die)
+        # Which process the name was bound to nobody knows any more.
+        assert await next_message(me) == down(by_name, (Atom("watched"), Atom(proxy.name)), NODEDOWN)
+        got = [await next_message(me) for _ in die]
+        assert sorted(got, key=str) == sorted(
+            (down(ref, pid, NOPROC) for ref, pid in refs.items() if pid in die), key=str
+        )
+        await subscriptions(proxy, len(live))
+        assert verdicts == [Cached.INCOMPATIBLE, Cached.COMPATIBLE]
+        # The new Proxy serves those that are left, what is new, and the next connection.
+        again = zen.monitor(named, subscriber=me)
+        await subscriptions(proxy, len(live) + 1)
+        await proxy.eval(
+            "plain_processes:kill_all([Pid | persistent_term:get(pids)]), persistent_term:erase(pids).", Pid=named
+        )
+        got = [await next_message(me) for _ in [named, *live]]
+        expected = [down(ref, pid, Atom("killed")) for ref, pid in refs.items() if pid not in die]
+        assert sorted(got, key=str) == sorted([down(again, named, Atom("killed")), *expected], key=str)
+        await nothing_left(zen)
+        assert len(me.mailbox) == 0
+        await zen.node.disconnect(proxy.name)
+        assert await zen.connect(proxy.name) is COMPATIBLE
+        fresh = await proxy.eval("plain_processes:spawn_waiting().")
+        ref = zen.monitor(fresh, subscriber=me)
+        await subscriptions(proxy, 1)
+        await proxy.eval("plain_processes:finish(Pid, died).", Pid=fresh)
+        assert await next_message(me) == down(ref, fresh, DIED)
+
+
+@pytest.mark.usefixtures("patience")
+async def test_a_node_that_is_lost_while_its_proxy_is_away(hidden_zen: ZenMonitor, fresh_beam: BeamFactory) -> None:
+    zen, there = hidden_zen, fresh_beam()
+    await there.eval("zen_proxy:start().")
+    await zen.connect(there.name)
+    pids = await there.eval("plain_processes:spawn_many(1000).")
+    async with zen.watch(pids) as downs:
+        await subscriptions(there, 1000)
+        await there.eval("zen_proxy:stop().")
+        await until(lambda: zen.cached_compatibility(there.name) == CachedCompatibility(Cached.INCOMPATIBLE, 1), zen)
+        downs.add(("nobody", there.name))
+        there.kill()
+        with trio.fail_after(30):
+            seen = [(down.target, down.reason) async for down in downs]
+    assert len(seen) == 1001
+    assert set(seen) == {(target, NODEDOWN) for target in [*pids, ("nobody", there.name)]}
+    assert zen.cached_compatibility(there.name) == CachedCompatibility(Cached.UNAVAILABLE)
+    await nothing_left(zen)
+
+
+async def test_a_proxy_that_stays_away_costs_all_monitors(hidden_zen: ZenMonitor, proxy: Beam) -> None:
+    zen = hidden_zen
     await zen.connect(proxy.name)
     pid = await proxy.eval("plain_processes:spawn_waiting().")
     async with zen.node.open_process() as me:
         ref = zen.monitor(pid, subscriber=me)
         await subscriptions(proxy, 1)
-        await proxy.eval("zen_proxy:kill().")
         started = trio.current_time()
+        await proxy.eval("zen_proxy:stop().")
         assert await next_message(me) == down(ref, pid, NODEDOWN)
-        assert zen.cached_compatibility(proxy.name) == CachedCompatibility(Cached.INCOMPATIBLE, 1)
-        early = zen.monitor(pid, subscriber=me)
-        assert await next_message(me) == down(early, pid, NODEDOWN)
+        assert trio.current_time() - started >= 1.9
+        assert zen.cached_compatibility(proxy.name).attempts >= 2
+        await proxy.eval("zen_proxy:start().")
         await until(lambda: zen.compatibility(pid) is COMPATIBLE, zen)
-        assert 1.8 < trio.current_time() - started < 3.5
         again = zen.monitor(pid, subscriber=me)
         await subscriptions(proxy, 1)
         await proxy.eval("plain_processes:finish(Pid, died).", Pid=pid)
         assert await next_message(me) == down(again, pid, DIED)
+
+
+async def test_a_connector_goes_when_nothing_is_monitored_there(node: Node, proxy: Beam) -> None:
+    connectors: set[Pid] = set()
+    async with open_zen_monitor(node, Settings(hibernation_threshold=3)) as zen, node.open_process() as me:
+        await zen.connect(proxy.name)
+        for _ in range(3):
+            dies, lives = await proxy.eval("plain_processes:spawn_many(2).")
+            refs = [zen.monitor(pid, subscriber=me) for pid in (dies, lives)]
+            await subscriptions(proxy, 2)
+            await proxy.eval("plain_processes:finish(Pid, died).", Pid=dies)
+            assert await next_message(me) == down(refs[0], dies, DIED)  # so it has a Batcher
+            ((_, (connector,)),) = await proxy.eval("zen_proxy:subscriptions().")
+            connectors.add(connector)
+            zen.demonitor(refs[1])
+            await until(lambda: not zen.remotes(), zen)
+            assert await proxy.eval("polling:until(fun() -> zen_proxy:batcher_count() =:= 0 end, 20000).") is True
+            await subscriptions(proxy, 0)
+            assert zen.cached_compatibility(proxy.name) == CachedCompatibility(Cached.MISS)
+            assert node.is_connected(proxy.name)
+        await node.disconnect(proxy.name)  # of no concern to anybody
+        assert await zen.connect(proxy.name) is COMPATIBLE
+    assert len(connectors) == 3
 
 
 async def test_an_incompatible_node_backs_off_until_it_is_compatible(hidden_zen: ZenMonitor, beam: Beam) -> None:
@@ -246,10 +349,10 @@ async def test_an_incompatible_node_backs_off_until_it_is_compatible(hidden_zen:
         assert await next_message(me) == down(ref, pid, NODEDOWN)
         assert zen.cached_compatibility(beam.name) == CachedCompatibility(Cached.INCOMPATIBLE, 1)
         await until(lambda: zen.cached_compatibility(beam.name).attempts == 2, zen)
-        assert 1.9 < trio.current_time() - started < 3.5
+        assert trio.current_time() - started >= 1.9
         await beam.eval("zen_proxy:start().")
         await until(lambda: zen.compatibility(pid) is COMPATIBLE, zen)
-        assert 5.9 < trio.current_time() - started < 8.0
+        assert trio.current_time() - started >= 5.9
         ref = zen.monitor(pid, subscriber=me)
         await subscriptions(beam, 1)
     await beam.eval("zen_proxy:stop().")
@@ -276,5 +379,5 @@ async def test_a_silent_proxy_is_incompatible_after_five_seconds(hidden_zen: Zen
     await beam.eval("zen_proxy:start(#{ping_answer => silent}).")
     started = trio.current_time()
     assert await hidden_zen.connect(beam.name) is INCOMPATIBLE
-    assert 4.9 < trio.current_time() - started < 7.0
+    assert trio.current_time() - started >= 4.9
     await beam.eval("zen_proxy:stop().")

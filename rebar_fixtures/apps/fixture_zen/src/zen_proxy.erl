@@ -12,7 +12,7 @@
 -module(zen_proxy).
 -behaviour(gen_server).
 -export([start/0, start/1, stop/0, kill/0, recorded/0]).
--export([subscriptions/0, subscription_count/0, monitor_count/0, await_subscriptions/2]).
+-export([subscriptions/0, subscription_count/0, monitor_count/0, batcher_count/0, await_subscriptions/2]).
 -export([start_link/0, init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(NAME, 'Elixir.ZenMonitor.Proxy').
@@ -73,6 +73,10 @@ subscription_count() -> gen_server:call(?NAME, {?MODULE, subscription_count}).
 -spec monitor_count() -> non_neg_integer().
 monitor_count() -> gen_server:call(?NAME, {?MODULE, monitor_count}).
 
+%% How many Batchers there are: one for each subscriber that lives and has been told of a death.
+-spec batcher_count() -> non_neg_integer().
+batcher_count() -> gen_server:call(?NAME, {?MODULE, batcher_count}).
+
 %% Waits until there are exactly Count subscriptions: false when TimeoutMs passes first.
 -spec await_subscriptions(non_neg_integer(), non_neg_integer()) -> boolean().
 await_subscriptions(Count, TimeoutMs) ->
@@ -95,7 +99,9 @@ handle_call({?MODULE, subscriptions}, _From, State) ->
 handle_call({?MODULE, subscription_count}, _From, State) ->
     {reply, lists:sum([map_size(Targets) || Targets <- maps:values(State#state.wanted)]), State};
 handle_call({?MODULE, monitor_count}, _From, State) ->
-    {reply, map_size(State#state.monitors), State}.
+    {reply, map_size(State#state.monitors), State};
+handle_call({?MODULE, batcher_count}, _From, State) ->
+    {reply, map_size(State#state.batchers), State}.
 
 handle_cast({process, Subscriber, Instructions} = Cast, State) when is_pid(Subscriber) ->
     zen_record:note(zen_proxy_record, Cast),
