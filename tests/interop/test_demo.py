@@ -50,6 +50,11 @@ def expect_the_tour(text: str, kind: str) -> int:
     batches = re.findall(r"after +[\d.]+ s: +([\d,]+) DOWNs, [\d,]+ of 10,000", text)
     assert len(batches) >= 4
     assert sum(int(batch.replace(",", "")) for batch in batches) == 10_000
+    # The sums are those of the lines above them.
+    assert f"10,000 DOWNs in {len(batches)} batches, the last after " in text
+    (messages,) = re.findall(r"10,001 subscriptions took (\d+) messages", text)
+    assert int(messages) >= 3  # of at most 5,000 each
+    assert re.search(r"reported 10,000 deaths in \d+ message", text)
     assert "Reasons: 10,000 times killed." in text
     assert "{nobody,'py_" in text
     assert '500 times {disk_full,<<"/var">>}' in text

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from erlang_interop import Node, NodeEvent, Pid, Process, Reference, Term
 
-    from ..app import ZenMonitor
+    from ..app import Remote, ZenMonitor
     from .peers import Peer
 
 #: Seconds after which something is wrong: the tour takes a third of it.
@@ -137,14 +138,23 @@ class _Tour:
         view.say(f"{peer.name} has started {len(workers):,} processes, {workers[0]} to {workers[-1]}.")
         settings = self.zen.settings
         chunk, interval = settings.connector_chunk_size, settings.connector_sweep_interval
-        view.say(f"Subscribing to each at its Proxy, at most {chunk:,} in a message, one every {interval} ms:")
+        view.say(
+            f"Subscribing to each at its Proxy, in messages of at most {chunk:,} (the setting connector_chunk_size),"
+        )
+        view.say(f"one every {interval} ms (connector_sweep_interval):")
         refs = await self.monitor_all(workers, process)
-        view.say("Now all of them are killed at once.")
         amount, pause = settings.demand_amount, settings.demand_interval
-        view.say(f"Their DOWNs are delivered at most {amount:,} every {pause} ms, so that nobody drowns in them:")
+        view.say(f"Now all of them are killed at once. At most {amount:,} DOWNs (demand_amount) are delivered every")
+        view.say(f"{pause} ms (demand_interval), {self.zen.maximum_mps:,.0f} a second, so that nobody drowns in them:")
+        before = self.remote()
         begin = trio.current_time()
         await self.ask(Atom("kill_workers"))
         reasons = await self.take_downs(process, refs, begin)
+        now = self.remote()
+        view.say(
+            f"The Proxy there had reported {now.certificates - before.certificates:,} deaths "
+            f"in {_number(now.summaries - before.summaries, 'message')}."
+        )
         self.expect_reasons(reasons, {"killed": len(workers)})
         view.say(f"Each monitor fired exactly once. Reasons: {_counted(reasons)}.")
 
@@ -156,8 +166,10 @@ class _Tour:
         by_pid = node.spawn(_worker, 0)
         native = [(Atom("py_worker"), node.name), by_pid, (_NOBODY, node.name)]
         answer = await self.ask((Atom("watch"), node.name, native, workers))
+        held = self.zen.statistics().subscriptions
+        _expect(held == len(workers), f"our Proxy has {held} subscriptions, and {len(workers)} were asked for")
         view.say(f"{peer.name} pings our Elixir.ZenMonitor.Proxy, gets {format_term(answer)}, and subscribes there to")
-        view.say(f"{len(workers):,} of them. Three more it monitors natively: a pid, a name, and a name nobody has.")
+        view.say(f"{held:,} of them. {len(native)} more it monitors natively: a pid, a name, and a name nobody has.")
         for worker in [*workers, named, by_pid]:
             process.send(worker, _STOP)
         downs, summaries = await self.ask(Atom("seen"))
@@ -167,7 +179,12 @@ class _Tour:
         sizes = ", ".join(f"{len(summary):,}" for summary in summaries)
         reasons = Counter(format_term(reason) for summary in summaries for _, reason in summary)
         self.expect_reasons(reasons, {"normal": len(workers) // 2, '{disk_full,<<"/var">>}': len(workers) // 2})
-        view.say(f"and through ZenMonitor, in batched summaries ({sizes}): {_counted(reasons)}.")
+        settings = self.zen.settings
+        view.say(f"and through ZenMonitor, in batches ({sizes}): {_counted(reasons)}.")
+        view.say(
+            f"Our Proxy sends one every {settings.batcher_sweep_interval} ms (batcher_sweep_interval), of at most "
+            f"{settings.batcher_chunk_size:,} deaths (batcher_chunk_size)."
+        )
 
     async def nodedown(self, process: Process, events: AsyncIterator[NodeEvent]) -> None:
         view, peer = self.view, self.peer
@@ -197,6 +214,7 @@ class _Tour:
 
         How to know that: a last one, on a name that nobody has, fires with ``noproc``; instructions are taken in order.
         """
+        before = self.remote()
         begin = trio.current_time()
         refs = {self.zen.monitor(worker, subscriber=process) for worker in workers}
         last = self.zen.monitor((_NOBODY, self.peer.name), subscriber=process)
@@ -212,10 +230,25 @@ class _Tour:
         after = trio.current_time() - begin
         self.view.say(f"One more, on a name that nobody has, fired with {_reason(down)} after {after:.2f} s:")
         self.view.say("so all those before it are in force, as they are taken in order.")
+        now = self.remote()
+        self.view.say(
+            f"{now.instructions - before.instructions:,} subscriptions took "
+            f"{_number(now.batches - before.batches, 'message')}."
+        )
         return refs
 
+    def remote(self) -> Remote:
+        """What our Local and the other node have said to each other so far."""
+        (remote,) = (each for each in self.zen.remotes() if each.node == Atom(self.peer.name))
+        return remote
+
     async def take_downs(self, process: Process, refs: set[Reference], begin: float) -> Counter[str]:
-        """Receive the DOWN of each of ``refs`` and show in which batches they come.
+        """Receive the DOWN of each of ``refs``, show in which batches they come, and how fast that was.
+
+        Args:
+            process: Whose monitors they are.
+            refs: The monitors.
+            begin: When that was done which makes them fire.
 
         Returns:
             How often each reason came.
@@ -224,6 +257,8 @@ class _Tour:
             DemoError: a monitor fired twice, or something else came.
         """
         reasons: Counter[str] = Counter()
+        sizes: list[int] = []
+        times: list[float] = []
         with self.view.counting(len(refs), "DOWNs") as counter:
             while refs:
                 batch = [await process.receive()]
@@ -231,11 +266,14 @@ class _Tour:
                     while True:
                         batch.append(process.receive_nowait())
                 except trio.WouldBlock:
-                    counter.batch(len(batch), trio.current_time() - begin)
+                    sizes.append(len(batch))
+                    times.append(trio.current_time() - begin)
+                    counter.batch(len(batch), times[-1])
                 for message in batch:
                     reasons[_reason(message)] += 1
                     _expect(message[1] in refs, f"a monitor fired twice: {format_term(message)}")
                     refs.remove(message[1])
+        self.view.say(_pace(sizes, times))
         return reasons
 
     def expect_reasons(self, found: Counter[str], expected: dict[str, int]) -> None:
@@ -254,6 +292,21 @@ def _reason(message: Term) -> str:
         case (Atom("DOWN"), _, Atom("process"), _, (Atom("zen_monitor"), reason)):
             return format_term(reason)
     raise DemoError(f"a DOWN of ZenMonitor should have come, but it is {format_term(message)}")
+
+
+def _pace(sizes: list[int], times: list[float]) -> str:
+    """How ``sizes`` DOWNs came in batches after so many seconds."""
+    text = f"{sum(sizes):,} DOWNs in {_number(len(sizes), 'batch', 'batches')}, the last after {times[-1]:.2f} s"
+    if len(sizes) == 1:
+        return f"{text}."
+    # The first batch has waited for the deaths to be reported; the pace is that of those behind it.
+    rate = sum(sizes[1:]) / (times[-1] - times[0])
+    gap = max(after - before for before, after in pairwise(times))
+    return f"{text}; from the first one on {rate:,.0f} a second, with gaps of at most {gap:.2f} s."
+
+
+def _number(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _counted(reasons: Counter[str]) -> str:

@@ -38,12 +38,22 @@ async def test_the_tour_with_a_second_python_node() -> None:
     assert "since no BEAM was found" in text
     assert "Reasons: 10,000 times killed." in text
     assert re.search(r"DOWNs, 10,000 of 10,000$", text, re.MULTILINE)
+    assert "10,001 subscriptions took 3 messages." in text
+    assert re.search(r"had reported 10,000 deaths in \d+ messages?\.$", text, re.MULTILINE)
     assert "{'DOWN', Ref, process, {nobody,'py_" in text
     assert "500 times normal" in text
     assert "its reason is noconnection" in text
     assert "Reasons: 2,000 times nodedown." in text
     (pid,) = re.findall(r"process (\d+) of this machine", text)
     assert not is_running(int(pid))
+
+
+def test_the_pace_is_that_behind_the_first_batch() -> None:
+    assert tour._pace([1000, 1000, 500], [0.5, 0.6, 0.75]) == (
+        "2,500 DOWNs in 3 batches, the last after 0.75 s; from the first one on 6,000 a second, "
+        "with gaps of at most 0.15 s."
+    )
+    assert tour._pace([2000], [0.25]) == "2,000 DOWNs in 1 batch, the last after 0.25 s."
 
 
 async def test_it_gives_up_in_time_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
