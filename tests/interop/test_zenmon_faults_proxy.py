@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from erlang_interop import Atom, Exit
+from erlang_interop import Atom
 from erlang_interop.etf import encode
 from erlang_interop.wire.control import Op
 from tests.interop.collectors import Collector, collecting, disconnected_by, has_lost, is_among_nodes
+from tests.interop.zen_faults import FailsOnce, kill, waits
 from tests.interop.zen_peer import FAST, dialling
 from tests.interop.zenmon import DIED, NODEDOWN, down, nothing_left, until
 from zenmon_node import ZenMonitor, open_zen_monitor
@@ -25,14 +26,12 @@ from zenmon_node.proxy.core import ProxyCore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from erlang_interop import Process
     from erlang_interop.terms import Pid, Reference, Term
     from erlang_interop.testing.beam import Beam, Epmd
     from tests.conftest import BeamFactory
     from tests.interop.conftest import NodeOpener
 
 OLD, NEW = Atom("old"), Atom("new")
-KILL = Atom("kill")
 
 
 @pytest.fixture
@@ -40,11 +39,6 @@ async def zen(opened: NodeOpener) -> AsyncIterator[ZenMonitor]:
     """ZenMonitor on a visible node of ours, with short intervals."""
     async with opened(visible="passive") as node, open_zen_monitor(node, FAST) as zen:
         yield zen
-
-
-async def waits(process: Process) -> None:
-    """A process that ends with the reason it is told."""
-    raise Exit(await process.receive())
 
 
 class Connector:
@@ -298,22 +292,6 @@ async def test_fault_7_4_no_message_costs_anybody_a_down(zen: ZenMonitor, client
     await nothing_left(zen)
 
 
-class FailsOnce:
-    """In the place of a method, it raises at the first call and then does what the method does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-        self.failed = False
-        method = getattr(owner, name)
-
-        def once(core: Any, *arguments: Any) -> Any:
-            if not self.failed:
-                self.failed = True
-                raise RuntimeError("a mistake in our own program")
-            return method(core, *arguments)
-
-        monkeypatch.setattr(owner, name, once)
-
-
 @pytest.mark.parametrize("method", ["_down", "_apply", "work", "sweep", "_send_summary"])
 async def test_fault_7_4_an_exception_of_our_own_costs_nobody_a_down(
     zen: ZenMonitor, client: Client, monkeypatch: pytest.MonkeyPatch, method: str
@@ -349,9 +327,7 @@ async def test_fault_7_8_certificates_that_wait_are_not_lost_silently(zen: ZenMo
     for pid in pids[:10]:
         zen.node.exit(pid, DIED)
     assert zen.statistics().waiting_certificates == 10
-    proxy = zen.node.whereis(m.PROXY)
-    assert proxy is not None
-    zen.node.exit(proxy, KILL)
+    kill(zen, m.PROXY)
     got = await client.there.take(20)
     assert sorted(got, key=str) == sorted(
         [down(ref, pid, NODEDOWN) for ref, pid in zip(refs, pids, strict=True)], key=str
@@ -365,8 +341,7 @@ async def test_fault_7_9_a_proxy_that_is_killed_leaves_nothing_behind(zen: ZenMo
     before = native_monitors(zen)
     await connector.subscribe(*pids)
     proxy = zen.node.whereis(m.PROXY)
-    assert proxy is not None
-    zen.node.exit(proxy, KILL)
+    kill(zen, m.PROXY)
     await until(lambda: zen.node.whereis(m.PROXY) not in (None, proxy), zen)
     await subscribed(zen, 0)
     await native_monitors_are(zen, before)
@@ -397,7 +372,7 @@ async def test_fault_7_10_a_death_does_not_undo_a_disconnect(
         assert [row.name.name for row in zen.node.connections] == [witness.there.beam.name]
 
 
-async def test_fault_7_11_a_link_that_comes_back_at_once_doubles_nothing(zen: ZenMonitor, client: Client) -> None:
+async def test_fault_7_11_rows_of_a_lost_link_double_nothing(zen: ZenMonitor, client: Client) -> None:
     """The original: rows of before are there still, beside the new ones. Here: one row, one DOWN, the real reason."""
     pid = zen.node.spawn(waits)
     for _ in range(5):
@@ -455,8 +430,8 @@ async def test_fault_7_12_a_summary_is_bounded_in_bytes(zen: ZenMonitor, epmd: E
         assert told == pids
 
 
-async def test_fault_7_15_a_name_of_one_underscore_is_a_name(zen: ZenMonitor, connector: Connector) -> None:
-    """The original: it matches every name in its tables. Here: it is one name, which may be registered or not."""
+async def test_fault_7_15_an_underscore_is_certified_once(zen: ZenMonitor, connector: Connector) -> None:
+    """The original: it matches all names in its tables, and is certified once for each. Here: it is one name."""
     wild, other = (Atom("_"), zen.node.name), (Atom("worker"), zen.node.name)
     pid = zen.node.spawn(waits, name="worker")
     await connector.subscribe(other, wild)
