@@ -136,6 +136,10 @@ def parse_proxy_message(message: Term) -> PingCall | ProcessCast | Down | Malfor
     """
     if type(message) is not tuple or not message:
         return Malformed("neither a call, a cast nor a DOWN")
+    if message[0] == DOWN and len(message) == 5:  # by far the most, and comparing is faster than matching
+        _, ref, kind, object_, reason = message
+        if type(ref) is Reference and kind == PROCESS and is_target(object_):
+            return Down(ref, object_, reason)
     match message:
         case (Atom("$gen_cast"), (Atom("process"), Pid() as subscriber, instructions)):
             elements, problem = _elements(instructions)
@@ -149,8 +153,6 @@ def parse_proxy_message(message: Term) -> PingCall | ProcessCast | Down | Malfor
             if request == PING:
                 return PingCall(_reply_to(caller, tag), tag)
             return Malformed("a call the Proxy does not know")
-        case (Atom("DOWN"), Reference() as ref, Atom("process"), object_, reason) if is_target(object_):
-            return Down(ref, object_, reason)
         case (Atom("$gen_cast"), _):
             return Malformed("a cast the Proxy does not know")
         case _:

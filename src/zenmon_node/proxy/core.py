@@ -131,12 +131,18 @@ class ProxyCore:
 
     # -- messages
 
-    def handle(self, message: Term, sender: Pid | Atom | None = None) -> None:
-        """One message, from whomever; ``sender`` is who is to be blamed for it."""
+    def handle(self, message: Term, sender: Pid | Atom | None = None) -> bool:
+        """One message, from whomever; ``sender`` is who is to be blamed for it.
+
+        Returns:
+            False if :meth:`next_due` is what it was: so with most deaths, of which very many may come at once.
+        """
         parsed = m.parse_proxy_message(message)
         match parsed:
             case m.Down():
+                loaded = len(self._loaded)
                 self._down(parsed)
+                return len(self._loaded) != loaded or self.busy
             case m.ProcessCast():
                 if parsed.problem:
                     self.complaints.add(parsed.problem, sender, message)
@@ -145,6 +151,7 @@ class ProxyCore:
                 self._port.send(parsed.reply_to, m.pong_reply(parsed.tag))
             case m.Malformed():
                 self.complaints.add(parsed.problem, sender, message)
+        return True
 
     def _down(self, down: m.Down) -> None:
         if type(down.object) is Pid and self._watched.get(down.object) == down.ref:

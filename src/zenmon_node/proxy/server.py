@@ -55,8 +55,8 @@ class Proxy(SweepingServer):
 
     def receive(self, message: Term) -> None:
         """A ping, instructions, or a death."""
-        self.core.handle(message, self.sender)
-        self.wake_at(self.core.next_due(self.now()))
+        if self.core.handle(message, self.sender):
+            self.wake_at(self.core.next_due(self.now()))
 
     def tick(self) -> None:
         """Go on with long work; send the summaries that are due."""
