@@ -262,12 +262,15 @@ class ConnectorCore:
             anew = islice(self._anew, self._chunk_size)
             batch = [(m.SUBSCRIBE, target) for target in anew if target in self._monitors]
             waiting = self._instructions
-            batch += [waiting.popleft() for _ in range(min(self._chunk_size - len(batch), len(waiting)))]
+            count = min(self._chunk_size - len(batch), len(waiting))
+            batch += islice(waiting, count)
             if batch:
+                self._port.cast(batch)
                 self._counters.swept_instructions += len(batch)
                 self.batches += 1
                 self.instructions += len(batch)
-                self._port.cast(batch)
+            for _ in range(count):  # not before: what could not be cast has to be made good
+                waiting.popleft()
 
     # -- fan-out
 

@@ -384,6 +384,26 @@ def test_what_is_monitored_no_more_is_unsubscribed_from() -> None:
     assert len(bench.core) == 0
 
 
+def test_what_could_not_be_cast_is_withdrawn_all_the_same() -> None:
+    class Unable(FakeConnectorPort):
+        def cast(self, instructions: list[m.Instruction]) -> None:
+            raise Broken
+
+    bench = Bench(compatible=True)
+    able = bench.port
+    bench.monitor(1)
+    bench.go(0.1)
+    bench.core.port = Unable()
+    bench.core.demonitor(target(1), ref(1))
+    with pytest.raises(Broken):
+        bench.go(0.1)
+    bench.core.port = able
+    bench.core.mend([], bench.now)
+    bench.go(0.1)
+    bench.pong()
+    assert able.casts[-1] == [(m.UNSUBSCRIBE, target(1))]
+
+
 def test_a_summary_that_is_being_fanned_out_goes_on_after_an_exception() -> None:
     bench = Bench(compatible=True)
     numbers = list(range(1, 5_001))
