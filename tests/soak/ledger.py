@@ -14,7 +14,8 @@ what was delivered, and raises :class:`Wrong` at the first thing that must not b
   of the very process it is bound to, truncated as the settings of that process's node were since it was told to end.
 * Any other may fire with the reason of a process that ended since the path was last proven, if it is the target or had
   the target's name since then; and with ``noproc`` if the target has ended, or the name was free at some time since.
-* ``noproc`` is allowed for what is not established, too, where the Proxy has had an exception when it subscribed.
+* ``noproc`` is allowed for what is not established, too, where the Proxy has had an exception when it subscribed,
+  and the reason ``truncated`` where it has had one when it sent a summary.
 * A monitor must fire when its target has ended; nothing else ends it but its owner and the end of its subscriber.
 
 Steps are the numbers of the script's actions.
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from erlang_interop import Atom, Pid, Reference
 from zenmon_node import messages as m
-from zenmon_node.truncator import truncate
+from zenmon_node.truncator import TRUNCATED, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +105,8 @@ class _PathState:
     proven: int = 0
     refused: bool = False
     """A subscription may have been refused since it was proven."""
+    truncated: bool = False
+    """Certificates may have lost their reasons since then."""
     disturbances: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -219,6 +222,12 @@ class Ledger:
             if path[1] == node:
                 state.refused = True
 
+    def truncates_all(self, node: str) -> None:
+        """A Proxy has an exception when it sends a summary: it sends it anew, without all that may be the cause."""
+        for path, state in self._paths.items():
+            if path[1] == node:
+                state.truncated = True
+
     # -- what is known for certain now
 
     @property
@@ -251,7 +260,7 @@ class Ledger:
         state = self._paths[path]
         state.proven = self.step
         state.disturbances.clear()
-        state.refused = False
+        state.refused = state.truncated = False
         for monitor in self._active.values():
             if monitor.path == path:
                 monitor.established = self._bound_to(monitor.target)
@@ -325,6 +334,8 @@ class Ledger:
         self.fired["reason"] += 1
         candidates = [monitor.established] if exact else self._candidates(monitor)
         allowed = [one for process in candidates if process is not None for one in self._reasons(process)]
+        if self._paths[monitor.path].truncated and allowed:
+            allowed.append(TRUNCATED)
         if reason not in allowed:
             raise Wrong(f"{what}: allowed are {allowed!r:.500}")
 

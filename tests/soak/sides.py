@@ -187,7 +187,7 @@ class OurSide:
             self.node.exit(server.process.pid, KILL)
         return server is not None
 
-    async def fail(self, server: str, method: str, remote: Atom | None) -> bool:
+    async def fail(self, server: str, method: str, remote: Atom | None, on_failure: Callable[[], None]) -> bool:
         """Have the next call of a method raise, if its server is there; see :meth:`repair`."""
         await self._not_too_often()
         servers: dict[str, Any] = {
@@ -197,12 +197,13 @@ class OurSide:
             "connector": self.zen._local._servers.get(remote) if remote is not None else None,
         }
         target = servers[server]
-        if target is None or method in vars(target):
-            return False
+        if target is None or (target, method) in self._prepared:
+            return False  # twice within a round is too much: a summary that can not be sent twice is given up
 
         def fail_once(*_: Any) -> None:
             delattr(target, method)
             self.failures += 1
+            on_failure()
             raise RuntimeError(f"{server}.{method} was told to fail")
 
         setattr(target, method, fail_once)

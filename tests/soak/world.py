@@ -205,9 +205,15 @@ class World:
         return await self.ours[key].stop(m.DISPATCHER)
 
     async def _do_fail(self, key: str, server: str, method: str, other: str = "") -> bool:
-        if (server, method) == ("proxy", "monitor"):
-            self.ledger.refuses(key)
-        return await self.ours[key].fail(server, method, self._names.get(other))
+        def on_failure() -> None:
+            if (server, method) == ("proxy", "monitor"):
+                self.ledger.refuses(key)
+            elif (server, method) == ("proxy", "send_summary"):
+                self.ledger.truncates_all(key)
+            elif (server, method) == ("connector", "ping"):
+                self.ledger.disturbs((key, other), "not asked")  # for a while it takes the remote for incompatible
+
+        return await self.ours[key].fail(server, method, self._names.get(other), on_failure)
 
     # -- what disturbs
 
