@@ -401,3 +401,16 @@ async def test_what_is_malformed_is_logged_once_with_its_sender(zen: ZenMonitor,
             ("a cast the Proxy does not know", peer.name.name),
         ]
     )
+
+
+async def test_a_subscriber_of_a_third_node(zen: ZenMonitor, peer: ZenPeer, beam: Beam) -> None:
+    """Subscribed by somebody else: it is told all the same, and what is kept for it goes with it."""
+    await zen.node.connect(beam.name)
+    pid, other = zen.node.spawn(waits), zen.node.spawn(waits)
+    async with collecting(beam) as there:
+        await peer.cast(*subscribe(pid, other), subscriber=there.pid)
+        await subscribed(zen, 2)
+        zen.node.send(pid, DIED)
+        assert await there.take(1) == [(m.DEAD, zen.node.name, [(pid, DIED)])]
+        assert await all_told(zen, peer) == []
+    await nothing_left(zen)
