@@ -199,7 +199,7 @@ async def test_a_late_pong_is_nothing(
     zen: ZenMonitor, me: Process, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When its time is over an answer changes nothing, neither the verdict nor the penalty."""
-    monkeypatch.setattr("zenmon_node.local.connector.PING_TIMEOUT", 0.05)
+    monkeypatch.setattr("zenmon_node.local.remote.PING_TIMEOUT", 0.05)
     async with dial() as peer:
         assert await zen.connect(peer.name) is Compatibility.INCOMPATIBLE
         (_, connector, _, monitor), _ = await peer.hear()
