@@ -109,7 +109,7 @@ golden: fixtures
 	$(INSTALLED) $(PY) tools/make_golden.py $(RELEASES)
 
 # The same load on a BEAM and on this node. ROUNDS=5; BUILD=pure (interpreted) or both; WRITE=1 writes docs/benchmarks.md;
-# BENCH_ARGS="--groups calls_in --seconds 2".
+# BENCH_ARGS="--groups zen_proxy,zen_local" measures ZenMonitor alone, "--groups calls_in --seconds 2" calls for longer.
 ROUNDS ?= 3
 BUILD ?= installed
 BENCH_ARGS ?=
