@@ -34,7 +34,7 @@ class Phase:
         cpu: Processor time of this program meanwhile.
         stall_ms: The longest pass of the event loop: so long nothing else could run.
         stall_cpu_ms: The most processor time of one pass: a stall of the program's own making, not the machine's.
-        gc_ms: The longest pause of Python's garbage collector.
+        gc_ms: The most processor time of one run of Python's garbage collector.
     """
 
     name: str
@@ -75,9 +75,9 @@ class LoopMeter(trio.abc.Instrument):
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
-            self._gc_began = time.perf_counter()
+            self._gc_began = time.thread_time()
         else:
-            self._gc = max(self._gc, time.perf_counter() - self._gc_began)
+            self._gc = max(self._gc, time.thread_time() - self._gc_began)
 
     @contextmanager
     def phase(self, name: str, items: int) -> Iterator[Phase]:

@@ -237,15 +237,15 @@ class Incoming:
             return
         # A monitor is taken back in the way it was set: by pid, or by name.
         process = self._router.processes[pid]
-        shown = process.watchers[ref][1]
+        watch = process.watchers.get(ref)
         if by_pid:
             same = pid.id == to_proc.id and pid.serial == to_proc.serial and pid.creation == to_proc.creation
-            as_set = same and type(shown) is Pid
+            as_set = same and type(watch) is Pid
         else:
-            as_set = type(shown) is tuple and shown[0] == to_proc
+            as_set = type(watch) is tuple and watch[1][0] == to_proc
         if as_set:
             del peer.watched[ref]
-            del process.watchers[ref]
+            process.watchers.pop(ref)
 
     def _in_monitor_exit(self, peer: Peer, control: tuple[Any, ...], payload: Any) -> None:
         watched, watcher, ref = control[1], control[2], control[3]

@@ -20,6 +20,7 @@ from .mailbox import UNCHANGED
 from .signals import atom_of
 from .spawning import REPLIES
 from .tracing import as_token, send_exit, send_marked
+from .watchers import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,8 +90,8 @@ class LocalProcess:
         self.links: dict[Pid, Link] = {}
         #: Monitors this process holds: reference -> what is watched (a pid of this node for local names).
         self.monitors: dict[Reference, Any] = {}
-        #: Monitors on this process: reference -> (the watcher, what its DOWN names).
-        self.watchers: dict[Reference, tuple[Pid, Term]] = {}
+        #: Monitors on this process.
+        self.watchers = Watchers()
         self.aliases: list[Reference] = []
         self.group_leader: Pid | None = router.default_group_leader
         self.trace_token: Token | None = None

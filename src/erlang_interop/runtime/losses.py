@@ -56,7 +56,7 @@ def hand_out_loss(router: Router, peer: Peer, reason: Term, limit: int) -> bool:
         watched = peer.watched.pop(ref, None)
         process = None if watched is None else router.processes.get(watched)
         if process is not None:
-            process.watchers.pop(ref, None)
+            process.watchers.pop(ref)
     # Last, so that who monitors a node and its processes hears of the processes first.
     for pid in _first(peer.node_monitors, limit - done):
         done += 1

@@ -25,6 +25,7 @@ from .losses import hand_out_loss
 from .peer import SENT, Peer, PeerState, Sending, reason_as_text
 from .spawning import Spawning
 from .tracing import alias_send, link_exit, next_token
+from .watchers import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,7 +295,7 @@ class Router:
             process.deliver_down(ref, shown, NOPROC)
             return ref
         process.monitors[ref] = watched.pid
-        watched.watchers[ref] = (process.pid, shown)
+        watched.watchers.add(ref, process.pid if type(item) is Pid else (process.pid, shown))
         return ref
 
     def demonitor(self, process: LocalProcess, ref: Reference) -> bool:
@@ -315,7 +316,7 @@ class Router:
         if node == self.name:
             watched = self.processes.get(target)
             if watched is not None:
-                watched.watchers.pop(ref, None)
+                watched.watchers.pop(ref)
             return
         peer = self.peers.get(node)
         if peer is not None and peer.monitors.pop(ref, None) is not None:
@@ -340,7 +341,7 @@ class Router:
                 peer=peer.name.name,
                 rule="erl_dist_protocol#control_message, MONITOR_P",
             )
-        process.watchers[ref] = (watcher, shown)
+        process.watchers.add(ref, watcher if type(shown) is Pid else (watcher, shown))
         peer.watched[ref] = process.pid
 
     # -- exits
@@ -430,8 +431,9 @@ class Router:
                 self.forget_link(peer, process, other_pid)
                 if link.active:
                     self.emit_reason(peer, link_exit(process, other_pid), reason)
-        watchers, process.watchers = process.watchers, {}
-        for ref, (watcher, shown) in watchers.items():
+        watchers, process.watchers = process.watchers, Watchers()
+        for ref, watch in watchers.items():
+            watcher, shown = (watch, pid) if type(watch) is Pid else watch
             if watcher.node == self.name:
                 holder = self.processes.get(watcher)
                 if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:

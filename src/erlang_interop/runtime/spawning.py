@@ -425,7 +425,7 @@ class Spawning:
         if asked.monitor:
             process.monitors[ref] = child.pid
             process.set_monitor_options(ref, asked.tag, asked.monitor_priority)
-            child.watchers[ref] = (process.pid, child.pid)
+            child.watchers.add(ref, process.pid)
             if asked.alias is not None:
                 self._router.aliases.add(process, asked.alias, ref)
         if replies[0]:
