@@ -104,6 +104,19 @@ rules: fixtures
 	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) -m rule --rules-table docs/rules.md tests
 
 # ---------------------------------------------------------------------------------------------------------- the rest
+# Monitors between BEAMs and nodes of ours, and everything that may happen to them, for so many seconds on each OTP:
+# SECONDS=3600; SEED=7 plays that seed again, without it each run is another one; SCRIPT=file plays what a failure left.
+SECONDS ?= 600
+ifndef SEED
+SEED := $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+endif
+SCRIPT ?=
+.PHONY: soak
+soak: fixtures
+	@echo "seed $(SEED)"
+	$(INSTALLED) $(PYTEST) -rP $(PYTEST_ARGS) tests/interop/test_zenmon_soak.py --soak-seconds $(SECONDS) \
+		$(if $(SCRIPT),--soak-script $(SCRIPT),--soak-seed $(SEED))
+
 # Golden terms are made by each OTP's own term_to_binary, and committed.
 golden: fixtures
 	$(INSTALLED) $(PY) tools/make_golden.py $(RELEASES)

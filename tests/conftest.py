@@ -52,8 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--otp", action="append", type=int, metavar="RELEASE", help="OTP to test with (repeat for more)")
     # Of tests/interop/test_zenmon_soak.py; docs/testing.md says more.
     soak = parser.getgroup("soak")
-    soak.addoption("--soak-seed", type=int, default=1, metavar="N", help="what is done in the soak test (default: 1)")
-    soak.addoption("--soak-seconds", type=float, metavar="S", help="how long it goes on")
+    soak.addoption("--soak-seed", type=int, metavar="N", help="what is done in the soak test (each OTP has a default)")
+    soak.addoption("--soak-seconds", type=float, metavar="S", help="how long it goes on at least")
     soak.addoption("--soak-script", metavar="FILE", help="play this script, which a failure has left")
 
 

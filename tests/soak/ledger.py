@@ -23,6 +23,7 @@ Steps are the numbers of the script's actions.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -37,6 +38,23 @@ if TYPE_CHECKING:
     from erlang_interop import Term
 
 SOAK: Final = Atom("soak")
+
+#: What can become of monitors, the rarer ways too; a run of some length has seen all of them.
+OUTCOMES: Final = frozenset(
+    {
+        "certain",  # established, on a path that nothing has disturbed
+        "nodedown",
+        "noproc",
+        "reason",
+        "truncated",  # a reason of which something is missing
+        "outlived a disturbance",
+        "died before it was subscribed to",
+        "attached to a subscription of one that had died",
+        "taken back in time",
+        "taken back when it had fired",
+        "lost its subscriber",
+    }
+)
 
 #: A process by its number, or the name ``node:name``.
 Target: TypeAlias = "int | str"
@@ -120,7 +138,7 @@ class Ledger:
 
     Attributes:
         step: The action that is being done.
-        fired: How often monitors have fired, by how sure the rule was (``exact``, ``loose``) and by reason.
+        outcomes: What has become of monitors, see :data:`OUTCOMES`.
     """
 
     def __init__(
@@ -128,7 +146,7 @@ class Ledger:
     ) -> None:
         self._names = names
         self.step = 0
-        self.fired: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.processes: dict[int, Process] = {}
         self.monitors: dict[Reference, Monitor] = {}
         self._numbers: dict[int, Monitor] = {}
@@ -185,6 +203,7 @@ class Ledger:
         """
         if delivered + len(monitor.fired) > 1:
             raise Wrong(f"{self.describe(monitor)} has fired twice")
+        self.outcomes["taken back when it had fired" if delivered or monitor.fired else "taken back in time"] += 1
         if delivered and how == "keep":
             return  # it has fired, and what was delivered stays
         monitor.taken_back = how
@@ -192,7 +211,9 @@ class Ledger:
 
     def subscriber_ends(self, subscriber: str) -> None:
         """A subscriber has ended; its monitors do not concern anyone any more."""
+        before = len(self._active)
         self._active = {ref: one for ref, one in self._active.items() if one.subscriber != subscriber}
+        self.outcomes["lost its subscriber"] += before - len(self._active)
 
     def disturbs(self, path: Path, how: str) -> None:
         """Something has happened to a path that may cost its monitors their target."""
@@ -258,11 +279,13 @@ class Ledger:
     def proves(self, path: Path) -> None:
         """A monitor went all the way, and nothing disturbed it: what is active now is established."""
         state = self._paths[path]
+        first = state.disturbances[0][0] if state.disturbances else math.inf
         state.proven = self.step
         state.disturbances.clear()
         state.refused = state.truncated = False
         for monitor in self._active.values():
             if monitor.path == path:
+                self.outcomes["outlived a disturbance"] += monitor.made < first < math.inf
                 monitor.established = self._bound_to(monitor.target)
 
     def _bound_to(self, target: Target) -> Process | None:
@@ -315,29 +338,38 @@ class Ledger:
         return (Atom(name), self._names[node])
 
     def _judge(self, monitor: Monitor, reason: Term, what: str) -> None:
-        exact = not self.is_disturbed(monitor.path) and monitor.established is not None
-        self.fired["exact" if exact else "loose"] += 1
+        certain = not self.is_disturbed(monitor.path) and monitor.established is not None
+        self.outcomes["certain"] += certain
         if reason == m.NODEDOWN:
-            self.fired["nodedown"] += 1
+            self.outcomes["nodedown"] += 1
             if not self.is_disturbed(monitor.path):
                 raise Wrong(f"{what}: nothing has happened to its path since step {self._paths[monitor.path].proven}")
             return
         if monitor.path not in self._paths:
             raise Wrong(f"{what}: nothing but nodedown can come from there")
         if reason == m.NOPROC:
-            self.fired["noproc"] += 1
-            if exact:
+            self.outcomes["noproc"] += 1
+            if certain:
                 raise Wrong(f"{what}: it was established")
             if not (self._paths[monitor.path].refused or self._may_have_been_gone(monitor)):
                 raise Wrong(f"{what}: its target has been there all the time")
+            self.outcomes["died before it was subscribed to"] += self._ended_after(monitor)
             return
-        self.fired["reason"] += 1
-        candidates = [monitor.established] if exact else self._candidates(monitor)
+        self.outcomes["reason"] += 1
+        candidates = [monitor.established] if certain else self._candidates(monitor)
         allowed = [one for process in candidates if process is not None for one in self._reasons(process)]
         if self._paths[monitor.path].truncated and allowed:
             allowed.append(TRUNCATED)
         if reason not in allowed:
             raise Wrong(f"{what}: allowed are {allowed!r:.500}")
+        self.outcomes["truncated"] += all(process is None or reason != process.reason for process in candidates)
+        if isinstance(monitor.target, int):
+            self.outcomes["attached to a subscription of one that had died"] += not self._ended_after(monitor)
+
+    def _ended_after(self, monitor: Monitor) -> bool:
+        """Whether the process it is for ended when it had been made."""
+        ended = self.processes[monitor.target].ended if isinstance(monitor.target, int) else None
+        return ended is not None and ended > monitor.made
 
     def _since(self, monitor: Monitor) -> int:
         return self._paths[monitor.path].proven
