@@ -293,7 +293,7 @@ async def test_13_a_target_of_another_node(zen: ZenMonitor, peer: ZenPeer, fresh
     one, two = await beam.eval("plain_processes:spawn_many(2)")
     await peer.cast(*subscribe(one, two))
     await subscribed(zen, 2)
-    assert await beam.eval("exit(P, died)", P=one) is True
+    zen.node.exit(one, DIED)  # over the connection, behind the monitor
     assert await peer.hear_certificates(1) == [(one, DIED)]
     assert await is_among_nodes(beam, zen.node.name)
     await zen.node.disconnect(beam.name)
