@@ -9,7 +9,7 @@ peer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from ..errors import BadName
 from ..terms import Atom, Pid, Reference
@@ -23,7 +23,7 @@ from .tracing import as_token, send_exit, send_marked
 from .watchers import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..terms import Term
     from ..wire.unlink import Link
@@ -41,6 +41,20 @@ _group_leader: Final = packer(Op.GROUP_LEADER)
 Destination: TypeAlias = "Pid | Reference | Atom | str | tuple[Atom | str, Atom | str]"
 #: What can be monitored.
 MonitorTarget: TypeAlias = "Pid | Atom | str | tuple[Atom | str, Atom | str]"
+
+
+class MonitorTable(Protocol):
+    """What a process keeps its monitors in: a dict, or what stands in for one where they are very many."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Reference]: ...
+    def __setitem__(self, ref: Reference, target: Any, /) -> None: ...
+
+    def pop(self, ref: Reference, default: Any, /) -> Any:
+        """As of a dict."""
+
+    def items(self) -> Iterable[tuple[Reference, Any]]:
+        """As of a dict."""
 
 
 class LocalProcess:
@@ -89,7 +103,7 @@ class LocalProcess:
         #: Linked pid -> the link as this side knows it.
         self.links: dict[Pid, Link] = {}
         #: Monitors this process holds: reference -> what is watched (a pid of this node for local names).
-        self.monitors: dict[Reference, Any] = {}
+        self.monitors: MonitorTable = {}
         #: Monitors on this process.
         self.watchers = Watchers()
         self.aliases: list[Reference] = []

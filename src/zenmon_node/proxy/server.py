@@ -10,11 +10,14 @@ from erlang_interop.errors import EncodeError
 
 from .. import messages as m
 from ..complaints import shortened
+from ..memory import Table
 from ..sweeping import SweepingServer
 from ..truncator import TRUNCATED
 from .core import ProxyCore
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from erlang_interop.terms import Atom, Pid, Reference, Term
 
     from ..config import Settings
@@ -32,6 +35,8 @@ class Proxy(SweepingServer):
     """
 
     core: ProxyCore
+    #: The monitors of the process: one for each target, so there may be very many.
+    _monitors: Table[Reference, Any]
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         super().__init__(counters)
@@ -41,6 +46,7 @@ class Proxy(SweepingServer):
     def started(self) -> None:
         """Start empty: with the process before this one its native monitors have gone, and its clients were told."""
         self.core = ProxyCore(self.node.name, self, self._settings, self._counters)
+        self.process.monitors = self._monitors = Table()
         self._set_idle_after()
 
     def _set_idle_after(self) -> None:
@@ -73,6 +79,7 @@ class Proxy(SweepingServer):
     def idle(self) -> None:
         """Give back memory."""
         self.core.tables.compact()
+        self._monitors.compact()
 
     # -- ProxyPort
 
