@@ -9,6 +9,7 @@ processes hibernate after so many sweeps without work; here the tables are looke
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ class Table(Generic[K, V]):
     def pop(self, key: K, default: V | None = None) -> V | None:
         """Remove ``key``: its value, or ``default`` if it is not there."""
         return self._part(key).pop(key, default)
+
+    def keys(self) -> Iterator[K]:
+        """The keys, of each part as they are when it is reached; of the first, and so of a small table, as of now."""
+        first, *others = self.parts
+        return chain(list(first), chain.from_iterable(map(list, others)))
 
     def items(self) -> Iterator[tuple[K, V]]:
         """Keys and values."""

@@ -326,10 +326,9 @@ class World(RuleBasedStateMachine):
         """What is half done is lost: targets, instructions, what was known of the Proxy. Then it is mended."""
         connector = self.local.connectors.get(node)
         if connector is not None:
-            for target in (
-                data.draw(st.sets(st.sampled_from(sorted(connector._monitors, key=str)))) if len(connector) else ()
-            ):
-                del connector._monitors[target]
+            for table in (connector._monitors.pids, connector._monitors.names):
+                for target in data.draw(st.sets(st.sampled_from(sorted(table, key=str)))) if table else ():
+                    del table[target]
             for _ in range(data.draw(st.integers(0, 3))):
                 if connector._instructions:
                     connector._instructions.popleft()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from operator import length_hint
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erlang_interop.terms import Pid, Reference
@@ -85,24 +84,24 @@ class ConnectorCore:
         self._chunk_size = 0
         self._stay = 0.0
         self.configure(settings)
-        #: Target -> its monitors, for all that is monitored on the remote.
-        self._monitors: Table[Target, References] = Table()
+        self._monitors = Monitors()
         self._instructions: deque[Instruction] = deque()
-        #: Targets to be subscribed to before any of these, for the Proxy has forgotten them.
+        #: Targets to be subscribed to before any of these, for the Proxy has forgotten them; and about how many.
         self._anew: Iterator[Target] = iter(())
+        self._anew_left = 0
         #: Since when nothing has been monitored there.
         self._idle_since: float | None = None
         #: Fan-outs not finished, oldest first.
-        self._jobs: deque[_FanOut] = deque()
+        self._jobs: deque[_FanOut | Table[Target, References]] = deque()
 
     def __len__(self) -> int:
         """Targets monitored."""
-        return len(self._monitors)
+        return len(self._monitors.pids) + len(self._monitors.names)
 
     @property
     def waiting_instructions(self) -> int:
         """Subscriptions and their withdrawals that have not been sent."""
-        return len(self._instructions) + length_hint(self._anew)
+        return len(self._instructions) + self._anew_left
 
     @property
     def port(self) -> ConnectorPort:
@@ -127,12 +126,13 @@ class ConnectorCore:
         Returns:
             True if there was nothing to send before and there is now, so that :meth:`next_due` has changed.
         """
-        known = self._monitors.get(target)
+        table = self._monitors.pids if type(target) is Pid else self._monitors.names
+        known = table.get(target)
         if known is None:
-            self._monitors[target] = ref
+            table[target] = ref
             return self._instruct(m.SUBSCRIBE, target)
         if isinstance(known, Reference):
-            self._monitors[target] = {known: None, ref: None}
+            table[target] = {known: None, ref: None}
         else:
             known[ref] = None
         return False
@@ -143,7 +143,8 @@ class ConnectorCore:
         Returns:
             As :meth:`monitor`.
         """
-        known = self._monitors.get(target)
+        table = self._monitors.pids if type(target) is Pid else self._monitors.names
+        known = table.get(target)
         if known is None:
             return False
         if isinstance(known, Reference):
@@ -153,7 +154,7 @@ class ConnectorCore:
             known.pop(ref, None)
             if known:
                 return False
-        del self._monitors[target]
+        del table[target]
         return self._instruct(m.UNSUBSCRIBE, target)
 
     def _instruct(self, op: Atom, target: Target) -> bool:
@@ -232,7 +233,7 @@ class ConnectorCore:
 
     def _leaving(self, now: float) -> float | None:
         """When the Connector may go; None while it is needed."""
-        if self._monitors or self.waiting_instructions or self._jobs or self.proxy.wanted:
+        if len(self) or self.waiting_instructions or self._jobs or self.proxy.wanted:
             self._idle_since = None
             return None
         if self._idle_since is None:
@@ -259,8 +260,9 @@ class ConnectorCore:
 
     def _send(self) -> None:
         if self.waiting_instructions and not self._port.is_busy():
-            anew = islice(self._anew, self._chunk_size)
-            batch = [(m.SUBSCRIBE, target) for target in anew if target in self._monitors]
+            anew = list(islice(self._anew, self._chunk_size))
+            self._anew_left = max(1, self._anew_left - len(anew)) if len(anew) == self._chunk_size else 0
+            batch = [(m.SUBSCRIBE, target) for target in anew if target in self._monitors.pids]
             waiting = self._instructions
             count = min(self._chunk_size - len(batch), len(waiting))
             batch += islice(waiting, count)
@@ -281,32 +283,30 @@ class ConnectorCore:
 
     def _lose_all(self) -> None:
         """Every monitor fires ``nodedown``; nothing is sent for them."""
-        lost, self._monitors = self._monitors, Table()
-        self._instructions.clear()
-        self._anew = iter(())
-        self._lose(lost)
+        lost, self._monitors = self._monitors, Monitors()
+        self._drop_instructions()
+        self._lose(lost.pids)
+        self._lose(lost.names)
 
     def _lose(self, lost: Table[Target, References]) -> None:
         if self._jobs:
             # Deaths that are already being fanned out keep their own reason, and their place.
-            self._add_job(_FanOut(lost, None))
+            self._add_job(lost)
         else:
             self._dispatcher.enqueue_lost(lost, m.NODEDOWN)
 
     def _subscribe_anew(self) -> None:
-        """The remote Proxy has nothing from us any more."""
-        pids = [target for target in self._monitors if type(target) is Pid]
-        if len(pids) < len(self._monitors):
-            names = [target for target in self._monitors if type(target) is not Pid]
-            lost: Table[Target, References] = Table()
-            for name in names:
-                lost[name] = self._monitors[name]
-                del self._monitors[name]
-            self._lose(lost)
-        self._instructions.clear()
-        self._anew = iter(pids)
+        """The remote Proxy has nothing from us any more; whom names were bound to nobody knows."""
+        names, self._monitors.names = self._monitors.names, Table()
+        self._lose(names)
+        self._drop_instructions()
+        self._anew, self._anew_left = self._monitors.pids.keys(), len(self._monitors.pids)
 
-    def _add_job(self, job: _FanOut) -> None:
+    def _drop_instructions(self) -> None:
+        self._instructions.clear()
+        self._anew, self._anew_left = iter(()), 0
+
+    def _add_job(self, job: _FanOut | Table[Target, References]) -> None:
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self.work()
@@ -317,12 +317,13 @@ class ConnectorCore:
         while self._jobs and limit > 0:
             job = self._jobs[0]
             limit -= 1
-            if job.certificates is None:
-                self._dispatcher.enqueue_lost(job.monitors, m.NODEDOWN)
-            else:
-                for certificate in islice(job.certificates, limit):
-                    limit -= 1
-                    self._fan_out(certificate, job)
+            if isinstance(job, Table):
+                self._jobs.popleft()
+                self._dispatcher.enqueue_lost(job, m.NODEDOWN)
+                continue
+            for certificate in islice(job.certificates, limit):
+                limit -= 1
+                self._fan_out(certificate, job)
             if limit > 0:
                 self._jobs.popleft()
 
@@ -330,14 +331,15 @@ class ConnectorCore:
         if type(certificate) is not tuple or len(certificate) != 2 or not m.is_target(certificate[0]):
             self.complaints.add("a malformed certificate", job.sender, certificate)
             return
-        references = job.monitors.pop(certificate[0], None)
+        target, reason = certificate
+        references = (job.monitors.pids if type(target) is Pid else job.monitors.names).pop(target)
         if references is not None:
-            self._dispatcher.enqueue(certificate[0], references, certificate[1])
+            self._dispatcher.enqueue(target, references, reason)
 
     def compact(self) -> None:
         """Give back memory that the monitors of the past have taken."""
-        if not self._jobs:  # they hold the table as it is
-            self._monitors.compact()
+        self._monitors.pids.compact()
+        self._monitors.names.compact()
         self._dispatcher.compact()
 
     # -- after a crash
@@ -353,8 +355,8 @@ class ConnectorCore:
     def lost_references(self) -> Iterator[Reference]:
         """Monitors that fire when the summaries before them are fanned out, and are none of the remote's any more."""
         for job in self._jobs:
-            if job.certificates is None:
-                for references in job.monitors.values():
+            if isinstance(job, Table):
+                for references in job.values():
                     yield from (references,) if type(references) is Reference else references
 
     def mend(self, rows: Iterable[tuple[Reference, Target]], now: float) -> None:
@@ -363,14 +365,14 @@ class ConnectorCore:
         The remote is asked anew, for news of it may have been lost as well. To subscribe to what is subscribed to does
         no harm; who has died meanwhile is reported once more.
         """
-        before = {*self._monitors, *(target for _, target in self._instructions)}
-        self._monitors.clear()  # not another table: summaries that are being fanned out hold this one
-        self._instructions.clear()
-        self._anew = iter(())
+        monitors = self._monitors
+        before = {*monitors.pids, *monitors.names, *(target for _, target in self._instructions)}
+        monitors.pids, monitors.names = Table(), Table()
+        self._drop_instructions()
         for ref, target in rows:
             self.monitor(target, ref)
         for target in before:
-            if target not in self._monitors:
+            if target not in monitors.pids and target not in monitors.names:
                 self._instruct(m.UNSUBSCRIBE, target)
         self._act(self.proxy.mend(now))
 
@@ -380,17 +382,25 @@ def _is_not_of_a_name(certificate: Any) -> bool:
     return not (type(certificate) is tuple and certificate and type(certificate[0]) is tuple)
 
 
+class Monitors:
+    """What is monitored on one remote: target -> its monitors. Pids and names differ in what the loss of a Proxy costs.
+
+    Another one takes its place when the remote is lost, so that summaries of before are looked up in what was then.
+    """
+
+    __slots__ = ("names", "pids")
+
+    def __init__(self) -> None:
+        self.pids: Table[Target, References] = Table()
+        self.names: Table[Target, References] = Table()
+
+
 class _FanOut:
-    """Certificates to be looked up in the table that held when they came; None: everything in it is lost."""
+    """Certificates to be looked up among the monitors that held when they came."""
 
     __slots__ = ("certificates", "monitors", "sender")
 
-    def __init__(
-        self,
-        monitors: Table[Target, References],
-        certificates: Iterator[Any] | None,
-        sender: Pid | Atom | None = None,
-    ) -> None:
+    def __init__(self, monitors: Monitors, certificates: Iterator[Any], sender: Pid | Atom | None) -> None:
         self.monitors = monitors
         self.certificates = certificates
         self.sender = sender

@@ -139,6 +139,26 @@ def test_a_proxy_that_comes_back_gets_all_pids_in_chunks() -> None:
     assert bench.fired() == [(3, m.NOPROC), (7, DIED)]
 
 
+def test_a_proxy_that_comes_back_gets_very_many_pids_in_chunks() -> None:
+    bench = Bench(Settings(connector_chunk_size=5000), compatible=True)
+    bench.monitor(*range(20_000))
+    bench.go(1.0)
+    before = len(bench.port.casts)
+    bench.proxy_down(DIED)
+    bench.demonitor(*range(1000))
+    bench.monitor(*range(20_000, 21_000))
+    assert bench.core.waiting_instructions == 22_000
+    bench.go(0.1)
+    bench.pong()
+    bench.go(2.0)
+    casts = bench.port.casts[before:]
+    assert max(map(len, casts)) == 5000
+    subscribed = {about for cast in casts for op, about in cast if op is m.SUBSCRIBE}
+    assert subscribed == {target(number) for number in range(1000, 21_000)}
+    assert bench.core.waiting_instructions == 0
+    assert bench.fired() == []
+
+
 def test_a_proxy_that_comes_back_is_asked_once_a_sweep_and_may_go_again() -> None:
     bench = Bench(compatible=True)
     bench.monitor(1)
