@@ -1,8 +1,9 @@
 """ZenMonitor on a node: what a program opens and calls. The composition root of Local and Proxy.
 
 The processes run under a supervisor, ``Elixir.ZenMonitor.Supervisor``: the Dispatcher, the Local (to which the
-Connectors are linked) and the Proxy. What the Local knows outlives its processes, so a crash there loses no monitor. A
-Proxy that crashes starts empty: its subscribers see its name go and fire ``nodedown``, as with the original.
+Connectors are linked) and the Proxy. An exception in one of them is contained (``sweeping.py``). What the Local knows
+outlives its processes, so no monitor is lost when one of them is killed. A Proxy that is killed starts empty: other nodes
+see its name go, and those of ours subscribe anew.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Statistics:
     subscribers: int
     """Processes of this node that hold them."""
     connectors: int
-    """Remote nodes that are or were monitored (and this one, if it monitors itself)."""
+    """Remote nodes that are monitored, or were lately (and this one, if it monitors itself)."""
     waiting_instructions: int
     """Subscriptions and their withdrawals not sent yet."""
     waiting_downs: int
@@ -104,7 +105,7 @@ class Remote:
     waiting_instructions: int
     """Subscriptions and their withdrawals not sent to it yet."""
     batches: int
-    """Casts sent to its Proxy since the first monitor there; so with the next three."""
+    """Casts sent to its Proxy, since it has been in this list without a break; so with the next three."""
     instructions: int
     """Subscriptions and withdrawals in them."""
     summaries: int
@@ -136,7 +137,10 @@ class ZenMonitor:
         When the target ends, is not there, or cannot be monitored, the subscriber gets, once,
         ``('DOWN', ref, 'process', object, ('zen_monitor', reason))``: ``object`` is the pid, or ``(name, node)``;
         ``reason`` is the exit reason as the target's node has truncated it, ``noproc``, or ``nodedown`` when that node
-        is not connected, is lost, or does not speak ZenMonitor. Nothing is ever connected for it: see :meth:`connect`.
+        is not connected, is lost, or does not speak ZenMonitor; for a name also when that node's Proxy was restarted,
+        since nobody knows then which process the name was bound to. A name is bound when its first monitor is made;
+        further ones are for the same process until it ends. Nothing is ever connected for a monitor: see
+        :meth:`connect`.
 
         Args:
             target: A pid, a name of this node, or ``(name, node)``.
@@ -224,13 +228,18 @@ class ZenMonitor:
         return Compatibility.COMPATIBLE if compatible else Compatibility.INCOMPATIBLE
 
     def cached_compatibility(self, name: Atom | str) -> CachedCompatibility:
-        """What is known of the node ``name``, in detail; nothing is asked."""
+        """What is known of the node ``name``, in detail; nothing is asked.
+
+        A node on which nothing was monitored for ``hibernation_threshold`` times ``connector_sweep_interval`` is
+        forgotten.
+        """
         return self._core.cached_compatibility(_atom(name), trio.current_time())
 
     async def connect(self, name: Atom | str) -> Compatibility:
         """Connect to the node ``name`` and find out whether it speaks ZenMonitor. Many may call; one asks.
 
-        While a node that has failed to answer is under its penalty it is not asked again.
+        While a node that has failed to answer is under its penalty it is not asked again. If its Proxy has just gone,
+        this waits up to two seconds for it to come back.
 
         Returns:
             COMPATIBLE, or INCOMPATIBLE: no Proxy is registered there, or it did not answer within 5 seconds.
