@@ -256,10 +256,12 @@ class Ledger:
         """All paths."""
         return list(self._paths)
 
-    def is_disturbed(self, path: Path) -> bool:
-        """Whether something has happened since it was last proven; or there is no such path at all."""
+    def is_disturbed(self, path: Path, how: str | None = None) -> bool:
+        """Whether something, or just that, has happened since it was last proven; or there is no such path at all."""
         state = self._paths.get(path)
-        return state is None or not state.proven or bool(state.disturbances)
+        if state is None or not state.proven:
+            return True
+        return any(how in (None, happened) for _, happened in state.disturbances)
 
     def disturbances(self, path: Path) -> int:
         """How often a path was disturbed since it was proven."""

@@ -1,12 +1,14 @@
 """Plays a script: between two BEAMs and two nodes of ours, with a ledger that is told everything.
 
 After each round all is made well again, and then everything must become as the ledger says: each monitor whose target
-has ended has fired, each other one is a row in the right Proxy, and there are no other rows. Two things are tolerated,
-for they are in the protocol or in the original, whose ways the BEAMs' stand-in has:
+has ended has fired, each other one is a row in the right Proxy, and there are no other rows. Three things are tolerated,
+for they are in the protocol or in the original, whose ways the BEAMs' stand-in has. They cost a row, never a DOWN:
 
 * a Proxy of the original keeps the rows of a Connector that it lost before the first death for it, and its Connectors
   withdraw nothing when they lose a Proxy: rows between a BEAM and anybody else may stay after a disturbance of their
   path, until their target ends;
+* what a Connector has sent to a Proxy that was killed may reach the next one, which knows nothing of it: rows of what
+  has fired ``nodedown`` since, or was taken back, stay there until their target ends;
 * a certificate for a name says nothing of the subscription it answers, so a monitor that was made anew while one was
   on its way is fired by it, and its own row stays until the name's next holder ends.
 """
@@ -45,6 +47,7 @@ PROVING_S: Final = 6.0
 NET_TICKTIME: Final = 4
 #: A BEAM that was suspended for longer may count as lost by some.
 HARMLESS_S: Final = 2.0
+PROXY_STOPPED: Final = "Proxy stopped"
 START: Final[dict[str, Any]] = {"connector_sweep_interval": 20, "batcher_sweep_interval": 20, "demand_interval": 20}
 
 
@@ -292,12 +295,12 @@ class World:
     async def _do_stop_beam_proxy(self, key: str) -> bool:
         if self._answering(key) is None:
             return False
-        self.ledger.disturbs_to(key, "Proxy stopped")
+        self.ledger.disturbs_to(key, PROXY_STOPPED)
         await self.beams[key].beam.eval("zen_proxy:kill()")
         return True
 
     async def _do_stop_proxy(self, key: str) -> bool:
-        self.ledger.disturbs_to(key, "Proxy stopped")
+        self.ledger.disturbs_to(key, PROXY_STOPPED)
         return await self.ours[key].stop(m.PROXY)
 
     async def _do_stop_local(self, key: str) -> bool:
@@ -395,6 +398,8 @@ class World:
             return True
         path = (self._keys[connector.node], there)
         if type(target) is tuple and self.ledger.has_been_free(f"{there}:{target[0].name}", path):
+            return True
+        if self.ledger.is_disturbed(path, PROXY_STOPPED):
             return True
         return (there in BEAMS or path[0] in BEAMS) and self.ledger.is_disturbed(path)
 
