@@ -133,6 +133,7 @@ class _Monitoring:
                 nursery.start_soon(self._report.show)
                 await self._monitor_all(targets)
                 self._report.monitoring()
+                await self._report.flush()
                 await self._receive_all()
                 await self._report.ended(trio.current_time())
                 nursery.cancel_scope.cancel()

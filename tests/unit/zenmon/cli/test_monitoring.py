@@ -108,9 +108,10 @@ async def test_the_interrupt_key(command: Command, peer: Node) -> None:
 
 
 async def test_sigterm(command: Command, peer: Node) -> None:
+    """What is monitored how is told before anything happens."""
     peer.spawn(_worker, name="worker")
-    async with command.started("monitor", "--json", f"worker@{peer.name}") as running:
-        await running.out.until("monitoring")
+    async with open_zen_monitor(peer), command.started("monitor", "--json", f"worker@{peer.name}") as running:
+        assert json.loads(await running.out.until("monitoring"))["via"] == "zenmon"
         done = await running.signal(signal.SIGTERM)
     assert (done.status, done.err) == (ExitStatus.TERMINATED, "")
     (summary,) = objects(done.out)
