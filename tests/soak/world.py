@@ -1,7 +1,7 @@
 """Plays a script: between two BEAMs and two nodes of ours, with a ledger that is told everything.
 
 After each round all is made well again, and then everything must become as the ledger says: each monitor whose target
-has ended has fired, each other one is a row in the right Proxy, and there are no other rows. Three things are tolerated,
+has ended has fired, each other one is a row in the right Proxy, and there are no more rows. Three things are tolerated,
 for they are in the protocol or in the original, whose ways the BEAMs' stand-in has. They cost a row, never a DOWN:
 
 * a Proxy of the original keeps the rows of a Connector that it lost before the first death for it, and its Connectors
