@@ -2,8 +2,8 @@
 
 The processes run under a supervisor, ``Elixir.ZenMonitor.Supervisor``: the Dispatcher, the Local (to which the
 Connectors are linked) and the Proxy. An exception in one of them is contained (``sweeping.py``). What the Local knows
-outlives its processes, so no monitor is lost when one of them is killed. A Proxy that is killed starts empty: other nodes
-see its name go, and those of ours subscribe anew.
+outlives its processes, so no monitor is lost when one of them is killed. A Proxy that is killed starts empty: other
+nodes see its name go, and those of ours subscribe anew.
 """
 
 from __future__ import annotations
