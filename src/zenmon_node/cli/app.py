@@ -192,7 +192,7 @@ async def monitor(
     natively.
 
     Args:
-        words: Each name@node, as in worker@beam@127.0.0.1, or a pid, as in '<beam@127.0.0.1.85.0>'.
+        words: Each name@node, as in worker@beam@127.0.0.1, or a pid, as in `'<beam@127.0.0.1.85.0>'`.
         targets: A file with more of them, one a line; - is standard input. Lines that begin with # are left out.
         json: Print JSON objects, one a line.
     """
@@ -266,7 +266,7 @@ async def send(target: str, term: str, /, *, joining: Joining = _JOIN) -> ExitSt
     """Send a message to a process; fail if there is no such process.
 
     Args:
-        target: name@node, as in worker@beam@127.0.0.1, or a pid, as in '<beam@127.0.0.1.85.0>'.
+        target: name@node, as in worker@beam@127.0.0.1, or a pid, as in `'<beam@127.0.0.1.85.0>'`.
         term: The message, an Erlang term such as '{hello, [1, 2], <<"text">>}'.
     """
     _quiet()

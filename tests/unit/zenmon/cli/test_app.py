@@ -69,6 +69,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"│ {command} " in out
 
 
+@pytest.mark.parametrize("command", ["monitor", "send"])
+def test_help_shows_how_a_pid_is_written(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) is ExitStatus.DONE
+    assert "'<beam@127.0.0.1.85.0>'" in capsys.readouterr().out
+
+
 def test_nothing_asked_for_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) is ExitStatus.USAGE
     assert "Commands" in capsys.readouterr().out
