@@ -165,7 +165,7 @@ class Connector(SweepingServer):
 
     def cast(self, instructions: list[Instruction]) -> None:
         """Send a batch of instructions."""
-        request = (m.PROCESS, self.process.pid, instructions)
+        request = m.process_request(self.process.pid, instructions)
         self._gen.cast(self.process, (m.PROXY, self.core.remote), request)
 
     def leave(self) -> None:
