@@ -8,6 +8,7 @@ processes hibernate after so many sweeps without work; here the tables are looke
 
 from __future__ import annotations
 
+import math
 import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
@@ -22,8 +23,13 @@ V = TypeVar("V")
 SPARSE: Final = 300
 #: Entries allowed to any dictionary, so that small ones are left alone.
 SMALL: Final = 64
-#: Dictionaries of a big table. A prime: which of them has a key is nothing that its place in there depends on.
-PARTS: Final = 61
+#: Dictionaries of a big table.
+PARTS: Final = 48
+#: What hashes are divided by. A prime, so that the part that has a key says nothing of the key's place in there.
+_RESIDUES: Final = 1021
+#: Residue -> part. The last part has twice as many residues as the first, and those between them grow like a geometric
+#: series: so no two are filled at the same moment, however evenly the keys are spread (pids come numbered).
+_PART_OF: Final = [int(PARTS * math.log2(1 + residue / _RESIDUES)) for residue in range(_RESIDUES)]
 #: Entries from which on a table is a big one.
 BIG: Final = 10_000
 
@@ -59,7 +65,7 @@ class Table(Generic[K, V]):
 
     def _part(self, key: K) -> dict[K, V]:
         parts = self.parts
-        return parts[0] if len(parts) == 1 else parts[hash(key) % PARTS]
+        return parts[0] if len(parts) == 1 else parts[_PART_OF[hash(key) % _RESIDUES]]
 
     def __contains__(self, key: K) -> bool:
         return key in self._part(key)
@@ -125,4 +131,4 @@ class Table(Generic[K, V]):
         whole = self.parts[0]
         self.parts = [{} for _ in range(PARTS)]
         for key, value in whole.items():
-            self.parts[hash(key) % PARTS][key] = value
+            self._part(key)[key] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -62,11 +63,19 @@ def test_a_table_is_a_dictionary_whatever_its_size(count: int) -> None:
     assert not table
 
 
-def test_no_part_of_a_big_table_is_big() -> None:
+def test_a_table_copies_little_at_a_time_as_it_grows() -> None:
     table: Table[m.Target, None] = Table()
-    for number in range(100_000):
+    copied = []
+    for number in range(300_000):
+        before = sys.getsizeof(part := table._part(pid(number)))
         table[pid(number)] = None
-    assert max(map(len, table.parts)) < 2 * 100_000 / PARTS
+        if len(table.parts) > 1 and sys.getsizeof(part) > before:
+            copied.append((number // 1000, len(part)))
+    in_a_thousand = Counter[int]()
+    for step, count in copied:
+        in_a_thousand[step] += count
+    assert max(in_a_thousand.values()) < 4 * BIG  # of some 200,000 that a dictionary in one piece copies at once
+    assert max(map(len, table.parts)) < 2 * 300_000 / PARTS
 
 
 def test_a_drained_table_goes_part_by_part() -> None:
