@@ -130,13 +130,15 @@ bench: fixtures
 	$(if $(filter pure,$(BUILD)),$(PURE),$(INSTALLED)) $(PY) -m benchmarks --rounds $(ROUNDS) --build $(BUILD) \
 		$(if $(WRITE),--write) $(BENCH_ARGS)
 
-# A million monitors and a million subscriptions in one node of ours. MONITORS=20000 NODES=2 for a quick look.
+# A million monitors and a million subscriptions in one node of ours. MONITORS=20000 NODES=2 for a quick look;
+# WRITE=1 writes docs/scale.md.
 MONITORS ?= 1000000
 NODES ?= 4
 SCALE_ARGS ?=
 .PHONY: scale
 scale: fixtures
-	$(INSTALLED) $(PY) -m benchmarks.scale --otp $(firstword $(RELEASES)) --monitors $(MONITORS) --nodes $(NODES) $(SCALE_ARGS)
+	$(INSTALLED) $(PY) -m benchmarks.scale --otp $(firstword $(RELEASES)) --monitors $(MONITORS) --nodes $(NODES) \
+		$(if $(WRITE),--write) $(SCALE_ARGS)
 
 .PHONY: clean
 clean:
