@@ -70,7 +70,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["monitor", "send"])
-def test_help_shows_how_a_pid_is_written(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_how_a_pid_is_written(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # lest it is cut in two
     assert main([command, "--help"]) is ExitStatus.DONE
     assert "'<beam@127.0.0.1.85.0>'" in capsys.readouterr().out
 
