@@ -280,10 +280,10 @@ async def test_demand_is_shared_paced_and_in_order(zen: ZenMonitor, me: Process,
         started = trio.current_time()
         zen.configure(demand_interval=50)
         got: list[Any] = []
-        for served in (1000, 1000, 500):
+        while len(got) < len(expected):
             got.append(await next_message(me))
-            assert len(me.mailbox) == served - 1
-            got += [me.receive_nowait() for _ in range(served - 1)]
+            got += [me.receive_nowait() for _ in range(len(me.mailbox))]
+            assert len(got) in (1000, 2000, 2500)  # a whole delivery, or more if this task was late
         assert [message[1] for message in got] == expected
         assert trio.current_time() - started >= 0.09
 
@@ -303,13 +303,12 @@ async def test_a_demonitor_frees_its_demand(zen: ZenMonitor, me: Process, dial: 
         await hold_deliveries(zen, me)
         await peer.tell(connector, (m.DEAD, peer.name, [(target, DIED) for target in targets]))
         await until_waiting(zen, 4000)
-        for ref in refs[:3000]:
+        for ref in (*refs[:500], *refs[1500:]):
             zen.demonitor(ref)
-        zen.configure(demand_interval=1)
+        zen.configure(demand_interval=50)
         got = [await next_message(me)]
-        zen.configure(demand_interval=3_600_000)  # there is no second one
-        got += [await next_message(me) for _ in range(999)]
-        assert [message[1] for message in got] == refs[3000:]
+        got += [me.receive_nowait() for _ in range(len(me.mailbox))]
+        assert [message[1] for message in got] == refs[500:1500]
         await nothing_left(zen)
 
 

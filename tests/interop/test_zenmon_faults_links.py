@@ -108,7 +108,7 @@ async def test_fault_7_17_late_news_of_a_lost_link_hits_no_new_monitor(
         await zen.node.connect(proxy.name)
         await until(lambda: len(watched) == number, zen)  # noqa: B023 - awaited here
         ref, pid = watched[-1]
-        await until(lambda: zen.compatibility(pid) is COMPATIBLE and not zen.statistics().waiting_instructions, zen)  # noqa: B023
+        await subscriptions(proxy, 1)
         await finish(proxy, pid)
         assert await next_message(me) == down(ref, pid, DIED)
     unwatch()
