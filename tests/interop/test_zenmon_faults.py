@@ -264,9 +264,10 @@ async def test_fault_7_7_a_dispatcher_that_is_killed_delivers_on_at_once(autojum
 
 
 async def test_fault_7_9_a_remote_proxy_that_is_killed_costs_no_monitor_of_a_pid(
-    zen: ZenMonitor, me: Process, proxy: Beam
+    zen: ZenMonitor, me: Process, proxy: Beam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The original: every monitor of the healthy node fires nodedown, and new ones for 2 s. Here: it is asked again."""
+    monkeypatch.setattr("zenmon_node.local.remote.BASE_PENALTY", 60.0)  # a slow BEAM has a minute to restart it
     first, second, meanwhile = await spawn(proxy, 3)
     named = (Atom("named"), Atom(proxy.name))
     await proxy.eval("plain_processes:spawn_named(named)")
