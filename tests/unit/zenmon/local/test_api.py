@@ -9,6 +9,7 @@ from tests.unit.zenmon.ports import HERE, THERE, FakeLocalPort, pid, ref
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.local.api import Cached, CachedCompatibility, LocalCore
+from zenmon_node.pacing import SLICE
 
 ME, YOU = pid(1), pid(2)
 TARGET = pid(10, THERE)
@@ -77,7 +78,7 @@ def test_a_dead_subscriber_is_cleaned_up_in_slices(core: LocalCore) -> None:
     while core.busy:
         core.work()
         steps += 1
-    assert steps == 3
+    assert steps == 5_000 // SLICE + 1
     assert core.waiting_cleanups == 0
     assert [message[1] for _, message in core.dispatcher.deliver(0.0)] == [other]
     assert (len(core.tables), core.tables.subscribers, len(connector)) == (0, 0, 0)

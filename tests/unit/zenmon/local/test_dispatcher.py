@@ -69,8 +69,8 @@ def test_demonitored_ones_use_no_demand() -> None:
 
 def test_large_demand_goes_in_slices() -> None:
     bench = Bench(Settings(demand_amount=1_000_000, demand_interval=1))
-    bench.dies(*range(5_000))
-    assert bench.run() == [(0.0, SLICE), (0.0, SLICE), (0.0, 1000)]
+    bench.dies(*range(2 * SLICE + 500))
+    assert bench.run() == [(0.0, SLICE), (0.0, SLICE), (0.0, 500)]
 
 
 def test_skipping_goes_in_slices_too() -> None:
