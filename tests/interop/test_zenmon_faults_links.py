@@ -89,11 +89,14 @@ async def test_fault_7_17_late_news_of_a_lost_link_hits_no_new_monitor(
     zen: ZenMonitor, me: Process, proxy: Beam
 ) -> None:
     """The original: a monitor made between two messages of one disconnect fires nodedown, though its node is back."""
+    lost: list[NodeDown] = []
     watched: list[tuple[Reference, Pid]] = []
     spare = await spawn(proxy, 6)
 
     def at_once(event: NodeUp | NodeDown) -> None:
-        if isinstance(event, NodeUp) and event.name == Atom(proxy.name):
+        if isinstance(event, NodeDown):
+            lost.append(event)
+        elif event.name == Atom(proxy.name):
             pid = spare.pop()
             watched.append((zen.monitor(pid, subscriber=me), pid))
 
@@ -109,6 +112,7 @@ async def test_fault_7_17_late_news_of_a_lost_link_hits_no_new_monitor(
         await until(lambda: len(watched) == number, zen)  # noqa: B023 - awaited here
         ref, pid = watched[-1]
         await subscriptions(proxy, 1)
+        zen.node.send(m.LOCAL, lost[-1])  # the same news once more, and late
         await finish(proxy, pid)
         assert await next_message(me) == down(ref, pid, DIED)
     unwatch()
