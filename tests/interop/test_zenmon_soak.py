@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+from collections import deque
+from collections.abc import MutableMapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+import structlog
 import trio
 
 from tests.soak.ledger import OUTCOMES
+from tests.soak.opening import open_world
 from tests.soak.script import KINDS, Action, Script, parse
-from tests.soak.world import NET_TICKTIME, World, open_world
+from tests.soak.world import NET_TICKTIME, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +37,36 @@ SECONDS = {25: 60.0, 29: 60.0}
 LEAST_ROUNDS, MOST_ROUNDS = 8, 60
 #: Seconds by which it may take longer, before it counts as stuck.
 SLACK_S = 900
-#: Actions shown of a script that failed.
+#: Actions, and lines of the log, shown of a script that failed.
 SHOWN = 60
+
+
+@pytest.fixture
+def logged() -> Iterator[deque[str]]:
+    """The last of what our nodes have logged, in short: what is told to fail is logged hundreds of times."""
+    last: deque[str] = deque(maxlen=SHOWN)
+
+    def keep(_logger: object, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        last.append(f"{event}: {sys.exc_info()[1]!r}")
+        raise structlog.DropEvent
+
+    processors = structlog.get_config()["processors"]
+    before = processors[:]
+    processors[:] = [keep]  # in place: loggers that are made already have this list
+    yield last
+    processors[:] = before
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)  # it has a limit of its own, according to how long it is told to go on
 async def test_every_monitor_fires_exactly_once(
-    otp: Otp, epmd: Epmd, cookie: str, fresh_beam: BeamFactory, request: pytest.FixtureRequest, tmp_path: Path
+    otp: Otp,
+    epmd: Epmd,
+    cookie: str,
+    fresh_beam: BeamFactory,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    logged: deque[str],
 ) -> None:
     option = request.config.getoption
     script: str | None = option("--soak-script")
@@ -62,7 +89,7 @@ async def test_every_monitor_fires_exactly_once(
                     await play_for(world, seed, seconds)
                 await world.finish()
             except Exception as error:
-                raise AssertionError(story(world, played, tmp_path / "script", error)) from error
+                raise AssertionError(story(world, played, tmp_path / "script", error, logged)) from error
     print(report(world))  # noqa: T201 - what a run of hours was worth
     assert script is not None or not missing(world), f"never happened: {missing(world)}"
 
@@ -103,9 +130,9 @@ def report(world: World) -> str:
     return f"{len(world.ledger.monitors)} monitors: {', '.join(counts)}; {failures} exceptions"
 
 
-def story(world: World, played: str, whole: Path, error: Exception) -> str:
-    """What went wrong, and what was done before that."""
+def story(world: World, played: str, whole: Path, error: Exception, logged: deque[str]) -> str:
+    """What went wrong, and what was done and logged before that."""
     whole.write_text("".join(f"{action}\n" for action in world.done))
     first = max(0, len(world.done) - SHOWN)
     steps = [f"{number:6} {action!s:.300}" for number, action in enumerate(world.done[first:], start=first)]
-    return "\n".join((f"{error}", f"after {played}; the whole script is {whole}:", *steps))
+    return "\n".join((f"{error}", f"after {played}; the whole script is {whole}:", *steps, "logged:", *logged))

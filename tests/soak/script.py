@@ -168,6 +168,7 @@ class Script:
 
     def actions(self) -> Iterator[Action]:
         """The actions, without end."""
+        yield Action("settle")
         number = 0
         while True:
             yield from self.round(stormy=number % 2 == 1)

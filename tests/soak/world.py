@@ -16,29 +16,26 @@ for they are in the protocol or in the original, whose ways the BEAMs' stand-in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from erlang_interop import Atom, ConnectError, EpmdAddress, Pid
-from erlang_interop.otp.node import Node, run_node
-from tests.interop.collectors import IS_UP, leftovers, until
-from zenmon_node import Settings, open_zen_monitor
+from erlang_interop import Atom, ConnectError, Pid
+from tests.interop.collectors import IS_UP, until
+from zenmon_node import Settings
 from zenmon_node import messages as m
 
 from .ledger import Ledger, Path, Wrong, exit_reason
-from .script import BEAMS, GHOST, NODES, OURS, REACHABLE, SUBSCRIBERS, VISIBLE, Action, Argument
-from .sides import BeamSide, CuttableTransport, OurSide, Side
+from .script import BEAMS, NODES, OURS, REACHABLE, SUBSCRIBERS, Action, Argument
+from .sides import BeamSide, OurSide, Side
 
 if TYPE_CHECKING:
-    from erlang_interop import Term
-    from erlang_interop.testing.beam import Beam, Epmd
+    from erlang_interop import Node, Term
+    from erlang_interop.testing.beam import Beam
 
-    from .sides import Seen
+    from .sides import CuttableTransport, Seen
 
 #: Seconds within which everything settles, on the slowest of machines; nothing waits for them to pass.
 PATIENCE_S: Final = 60.0
@@ -467,10 +464,6 @@ class World:
                 await self.ours[key].end_subscriber(subscriber)
 
 
-def _is_clear(node: Node) -> bool:
-    return not leftovers(node)
-
-
 def _node_of(subscriber: str) -> str:
     return subscriber.partition("/")[0]
 
@@ -482,37 +475,3 @@ def _canary(key: str) -> str:
 
 def _first_subscribers(key: str) -> list[str]:
     return [*(f"{key}/{number}" for number in range(1, SUBSCRIBERS + 1)), _canary(key)]
-
-
-@asynccontextmanager
-async def open_world(
-    prefix: str, cookie: str, epmd: Epmd, start_beam: Callable[[str], Awaitable[Beam]]
-) -> AsyncIterator[World]:
-    """The nodes, all connected. When the block ends well, ours must be empty when their ZenMonitor has closed.
-
-    Args:
-        prefix: What the names of the nodes begin with.
-        start_beam: Starts a BEAM of that full name, with ``net_ticktime`` as here.
-    """
-    names = {key: f"{prefix}_{key}@127.0.0.1" for key in (*NODES, GHOST)}
-    world = World(names, start_beam)
-    async with AsyncExitStack() as nodes:
-        async with AsyncExitStack() as monitors:
-            for key in OURS:
-                transport = CuttableTransport()
-                node = Node(
-                    names[key],
-                    cookie,
-                    visible=key == VISIBLE,
-                    net_ticktime=NET_TICKTIME,
-                    epmd_address=EpmdAddress(port=epmd.port),
-                    transport=transport,
-                )
-                await nodes.enter_async_context(run_node(node))
-                zen = await monitors.enter_async_context(open_zen_monitor(node, Settings(**START)))
-                await world.add_ours(key, node, transport, zen)
-            for key in BEAMS:
-                await world.add_beam(key)
-            yield world
-        for side in world.ours.values():
-            await until(partial(_is_clear, side.node), PATIENCE_S)
