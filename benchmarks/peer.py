@@ -65,8 +65,8 @@ class Sink(InlineServer):
             Atom("bulk_back"): self._bulk_back,
             Atom("mkpids"): self._make_pids,
             Atom("monitor_all"): self._monitor_all,
-            Atom("zen"): zen.handle,
         }
+        self._zen = zen
 
     def started(self) -> None:
         self._me = self.process
@@ -94,6 +94,8 @@ class Sink(InlineServer):
         elif tag == Atom("bulk"):
             self._bulk = message[3]
             self._me.send(message[1], (message[2], OK))
+        elif tag == Atom("zen"):
+            self._zen.handle(*message[1:])
         else:
             self._me.node.start_task(self._tasks[tag], *message[1:])
 

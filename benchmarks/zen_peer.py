@@ -90,27 +90,29 @@ class ZenPeer:
         self._node = node
         self._mailbox = mailbox
         self._zen: ZenMonitor
-        self._stop = trio.Event()
-        self._stopped = trio.Event()
+        self._stopping = trio.Event()
+        #: To whom and how the end of the roles is to be told.
+        self._stopped: tuple[Pid, Term]
         self._subscriber: Subscriber
         self._subscriber_pid: Pid
         self._targets: list[Pid] = []
 
-    async def handle(self, sender: Pid, ref: Reference, request: Term) -> None:
-        """Carry out one request and answer it."""
+    def handle(self, sender: Pid, ref: Reference, request: Term) -> None:
+        """Carry out one request and answer it. What takes long becomes a task; what does not is done on return."""
         answer: Term = OK
         match request:
             case (Atom("start"), _, settings):
-                started = trio.Event()
-                self._node.start_task(self._run, Settings(**{k.name: v for k, v in settings.items()}), started)
-                await started.wait()
+                self._node.start_task(self._run, Settings(**{k.name: v for k, v in settings.items()}), sender, ref)
+                return
             case (Atom("stop"), _):
-                self._stop.set()
-                await self._stopped.wait()
+                self._stopped = (sender, (ref, OK))
+                self._stopping.set()
+                return
             case (Atom("targets"), targets):
                 self._start_subscriber(targets)
             case Atom("monitor_all"):
-                answer = await self._monitor_all()
+                self._node.start_task(self._monitor_all, sender, ref)
+                return
             case (Atom("await_downs"), count):
                 self._subscriber.await_downs(sender, ref, count)
                 return
@@ -130,14 +132,13 @@ class ZenPeer:
                 raise ValueError(f"no request of bench_zen: {request!r}")
         self._node.send(sender, (ref, answer))
 
-    async def _run(self, settings: Settings, started: trio.Event) -> None:
-        """Be both roles until the driver stops them."""
-        self._stop = trio.Event()
-        self._stopped = trio.Event()
+    async def _run(self, settings: Settings, sender: Pid, ref: Reference) -> None:
+        """Be both roles until the driver stops them; answer it at the beginning and at the end."""
+        self._stopping = trio.Event()
         async with open_zen_monitor(self._node, settings) as self._zen:
-            started.set()
-            await self._stop.wait()
-        self._stopped.set()
+            self._node.send(sender, (ref, OK))
+            await self._stopping.wait()
+        self._node.send(*self._stopped)
 
     def _start_subscriber(self, targets: list[Pid]) -> None:
         self._targets = targets
@@ -147,14 +148,14 @@ class ZenPeer:
         else:
             self._subscriber_pid = self._node.start_inline(self._subscriber)
 
-    async def _monitor_all(self) -> int:
-        """Monitor all targets; the microseconds that took."""
+    async def _monitor_all(self, sender: Pid, ref: Reference) -> None:
+        """Monitor all targets, and answer how many microseconds that took."""
         started = time.perf_counter_ns()
         for number, target in enumerate(self._targets, start=1):
             self._zen.monitor(target, subscriber=self._subscriber_pid)
             if number % SLICE == 0:
                 await trio.lowlevel.checkpoint()
-        return (time.perf_counter_ns() - started) // 1000
+        self._node.send(sender, (ref, (time.perf_counter_ns() - started) // 1000))
 
 
 def memory() -> int:
