@@ -209,9 +209,9 @@ have fired exactly once in the end and every table must be empty, or the run fai
   makes a full collection: about 1 ms for 1,000 processes. That, not ZenMonitor, is the longest stall of a Proxy with a
   million processes of its own. A program with very many long-lived processes calls `gc.freeze()` once they are started.
 - **A mailbox that nobody empties** is looked at by the garbage collector, too: take messages as they come.
-- **One thread** does everything, so *CPU µs each* is the bound of the rate. Half of it is the runtime, which is not
+- **One thread** does everything, so *CPU µs each* is the bound of the rate. Much of it is the runtime, which is not
   compiled: setting a native monitor, ending a process, handing a message to an inline server.
-- **The garbage collector's least** is what it needs for an idle node: 6 to 20 ms for all that the imported modules hold.
+- **The garbage collector** needs 6 to 20 ms for what the imported modules of an idle node hold already.
 """
 
 
