@@ -260,7 +260,7 @@ class ProxyCore:
             ref = self.tables.shared_monitor(target)
             if ref is None:
                 node = target.node if type(target) is Pid else target[1] if type(target) is tuple else self._node
-                if not self._port.can_reach(node):
+                if node != self._node and not self._port.can_reach(node):
                     self._certify(target, m.NOCONNECTION, [subscriber])
                     return
                 ref = self._port.monitor(target)
