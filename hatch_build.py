@@ -160,8 +160,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
                 folder / package,
                 ignore=shutil.ignore_patterns("*.so", "__pycache__"),
             )
-            # mypy follows the package's own __init__ to all that it re-exports, down to libraries that are not here.
-            (folder / package / "__init__.py").write_text("")
+            # mypy follows each package's __init__ to all that it re-exports, down to libraries that are not here.
+            for reexports in (folder / package).rglob("__init__.py"):
+                reexports.write_text("")
         program = folder / "compile_modules.py"
         program.write_text(SETUP_PROGRAM.format(group=EXTENSION.removesuffix("__mypyc")))
         done = subprocess.run(
