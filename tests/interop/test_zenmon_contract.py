@@ -270,7 +270,7 @@ async def hold_deliveries(zen: ZenMonitor, me: Process) -> None:
     """Deliver one DOWN, and let no other follow before the interval is another."""
     zen.monitor("nobody", subscriber=me)
     await next_message(me)
-    zen.configure(demand_amount=1000, demand_interval=3_600_000)
+    zen.configure(demand_amount=200, demand_interval=3_600_000)
 
 
 async def test_demand_is_shared_paced_and_in_order(zen: ZenMonitor, me: Process, dial: Dial) -> None:
@@ -278,7 +278,7 @@ async def test_demand_is_shared_paced_and_in_order(zen: ZenMonitor, me: Process,
     await hold_deliveries(zen, me)
     async with dial() as one, dial() as other:
         expected = []
-        for peer, count in ((one, 1800), (other, 700)):
+        for peer, count in ((one, 360), (other, 140)):
             connector = await connected(zen, peer)
             targets = [peer.process(number) for number in range(10, 10 + count)]
             expected += [zen.monitor(target, subscriber=me) for target in targets]
@@ -291,7 +291,7 @@ async def test_demand_is_shared_paced_and_in_order(zen: ZenMonitor, me: Process,
         while len(got) < len(expected):
             got.append(await next_message(me))
             got += [me.receive_nowait() for _ in range(len(me.mailbox))]
-            assert len(got) in (1000, 2000, 2500)  # a whole delivery, or more if this task was late
+            assert len(got) in (200, 400, 500)  # a whole delivery, or more if this task was late
         assert [message[1] for message in got] == expected
         assert trio.current_time() - started >= 0.09
 
@@ -302,21 +302,21 @@ async def until_waiting(zen: ZenMonitor, count: int) -> None:
 
 
 async def test_a_demonitor_frees_its_demand(zen: ZenMonitor, me: Process, dial: Dial) -> None:
-    """Of 4000 deaths that wait 3000 are taken back, and the remaining 1000 come in one delivery."""
+    """Of 800 deaths that wait 600 are taken back, and the remaining 200 come in one delivery."""
     async with dial() as peer:
         connector = await connected(zen, peer)
-        targets = [peer.process(number) for number in range(10, 4010)]
+        targets = [peer.process(number) for number in range(10, 810)]
         refs = [zen.monitor(target, subscriber=me) for target in targets]
-        await peer.hear_instructions(4000)
+        await peer.hear_instructions(800)
         await hold_deliveries(zen, me)
         await peer.tell(connector, (m.DEAD, peer.name, [(target, DIED) for target in targets]))
-        await until_waiting(zen, 4000)
-        for ref in (*refs[:500], *refs[1500:]):
+        await until_waiting(zen, 800)
+        for ref in (*refs[:100], *refs[300:]):
             zen.demonitor(ref)
         zen.configure(demand_interval=50)
         got = [await next_message(me)]
         got += [me.receive_nowait() for _ in range(len(me.mailbox))]
-        assert [message[1] for message in got] == refs[500:1500]
+        assert [message[1] for message in got] == refs[100:300]
         await nothing_left(zen)
 
 
