@@ -64,16 +64,17 @@ class Command:
                     stderr=subprocess.PIPE,
                     check=False,
                     env=self.environment | environment,
-                    preexec_fn=_heed_the_interrupt_key,
+                    preexec_fn=_heed_signals,
                 )
             )
             yield Running(process)
             nursery.cancel_scope.cancel()
 
 
-def _heed_the_interrupt_key() -> None:
-    """As a shell in the foreground has it: tests that run in the background inherit that it is ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _heed_signals() -> None:
+    """As a shell in the foreground has it: tests that run in the background inherit that these are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Running:

@@ -127,6 +127,8 @@ class ZenMonitor:
         self._proxy: Proxy
         self._processes: dict[Pid, LocalProcess] = {}
         self._settled = trio.lowlevel.ParkingLot()
+        self._supervisor = _Supervisor(self._children(), self._ended)
+        self._left = False
         self._notices: dict[object, Callable[[Atom, CachedCompatibility], None]] = {}
 
     # -- monitors
@@ -336,7 +338,6 @@ class ZenMonitor:
         """How much there is of everything now."""
         connectors = self._core.connectors.values()
         proxy = self._proxy.core
-        complaints = [self._core.complaints, proxy.complaints, *(connector.complaints for connector in connectors)]
         return Statistics(
             monitors=len(self._core.tables),
             subscribers=self._core.tables.subscribers,
@@ -349,7 +350,7 @@ class ZenMonitor:
             remote_subscribers=proxy.tables.subscribers,
             waiting_remote_instructions=proxy.waiting_instructions,
             waiting_certificates=proxy.waiting_certificates,
-            malformed=sum(one.ignored for one in complaints),
+            malformed=self.counters.malformed,
         )
 
     # -- its processes
@@ -361,16 +362,25 @@ class ZenMonitor:
                 f"than {RESTARTS} times within {PERIOD:.0f} seconds (the log has their tracebacks); open it again"
             )
 
-    def _supervisor(self) -> Supervisor:
-        return Supervisor(
-            [
-                ChildSpec(m.DISPATCHER, self._start_dispatcher),
-                ChildSpec(m.LOCAL, self._start_local),
-                ChildSpec(m.PROXY, self._start_proxy),
-            ],
-            intensity=RESTARTS,
-            period=PERIOD,
-        )
+    async def wait_stopped(self) -> None:
+        """Return when its processes have crashed too often, or its block was left. No monitor is active then."""
+        await self._supervisor.wait_stopped()
+
+    def _children(self) -> list[ChildSpec]:
+        return [
+            ChildSpec(m.DISPATCHER, self._start_dispatcher),
+            ChildSpec(m.LOCAL, self._start_local),
+            ChildSpec(m.PROXY, self._start_proxy),
+        ]
+
+    def _ended(self) -> None:
+        """All processes have ended. Unless that was wanted, no monitor may be left for which nobody will fire."""
+        self._wake_connecting()
+        if not self._left:
+            for ref, target in list(self._core.tables.rows()):
+                row = self._core.tables.take(ref)
+                if row is not None:
+                    self.node.send(row[0], m.down_message(ref, target, m.NODEDOWN))
 
     def _start_dispatcher(self) -> Pid:
         self._dispatcher = Dispatcher(self._core.dispatcher, self.counters)
@@ -456,15 +466,27 @@ async def open_zen_monitor(node: Node, settings: Settings | None = None) -> Asyn
         NameAlreadyRegistered: ZenMonitor is open on this node already.
     """
     zen = ZenMonitor(node, settings or Settings())
-    supervisor = zen._supervisor()
+    supervisor = zen._supervisor
     node.start_inline(supervisor, name=m.SUPERVISOR)
     try:
         yield zen
     finally:
+        zen._left = True
         node.exit(supervisor.process.pid, SHUTDOWN)
-        zen._wake_connecting()
         with trio.CancelScope(shield=True):
             await supervisor.wait_stopped()
+
+
+class _Supervisor(Supervisor):
+    """``Elixir.ZenMonitor.Supervisor``; it tells when it has ended, and all its children with it."""
+
+    def __init__(self, children: list[ChildSpec], ended: Callable[[], None]) -> None:
+        super().__init__(children, intensity=RESTARTS, period=PERIOD)
+        self._tell_ended = ended
+
+    def terminated(self, reason: Term) -> None:
+        super().terminated(reason)
+        self._tell_ended()
 
 
 def _target(target: TargetLike) -> Target:

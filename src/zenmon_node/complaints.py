@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import reprlib
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from erlang_interop.terms import Atom, Export, ImproperList, Pid, Port, Reference
+
+if TYPE_CHECKING:
+    from .counters import Counters
 
 #: Senders and problems remembered; beyond it they are counted but not logged, so memory stays bounded.
 MOST_REMEMBERED: Final = 1000
@@ -67,16 +70,17 @@ def shortened(what: object) -> str:
 class Complaints:
     """What one server has had to ignore.
 
-    Attributes:
-        ignored: Messages or parts of messages ignored so far.
+    Args:
+        server: Its name, for the log.
+        counters: Where each message, or part of one, is counted.
     """
 
-    __slots__ = ("_seen", "_server", "ignored")
+    __slots__ = ("_counters", "_seen", "_server")
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, counters: Counters) -> None:
         self._server = server
+        self._counters = counters
         self._seen: set[tuple[Atom | None, str]] = set()
-        self.ignored = 0
 
     def add(self, problem: str, sender: Pid | Atom | None, what: object) -> None:
         """Count one, and log it if this problem is new for this sender's node.
@@ -86,7 +90,7 @@ class Complaints:
             sender: Who sent it; its node, where no more is known; None if not even that is.
             what: The message or the part of it; shown shortened.
         """
-        self.ignored += 1
+        self._counters.malformed += 1
         node = sender if sender is None or type(sender) is Atom else sender.node
         key = (node, problem)
         if key in self._seen or len(self._seen) >= MOST_REMEMBERED:

@@ -37,3 +37,5 @@ class Counters:
     """``proxy.batcher.sweep``: certificates sent to remote Connectors."""
     contained_crashes: int = 0
     """Not in the original: exceptions in handlers, after which the process went on."""
+    malformed: int = 0
+    """Not in the original: messages, or parts of them, that had to be ignored."""

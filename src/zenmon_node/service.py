@@ -13,7 +13,7 @@ import trio
 
 from erlang_interop import ConnectError, NodeDown, open_node
 
-from .app import open_zen_monitor
+from .app import ZenMonitorStopped, open_zen_monitor
 from .config import SettingsError
 from .logs import get_logger
 from .metrics import report_to_statsd, serve_metrics
@@ -67,6 +67,7 @@ async def run_service(options: ServiceOptions) -> None:
         ConnectError: a peer cannot be reached at the start.
         AddressInUse: the metrics cannot be served there.
         StatsdMissing: metrics are to be sent to statsd, and the library for it is not installed.
+        ZenMonitorStopped: its processes have crashed too often.
         ErlangInteropError: the node cannot be opened; see ``open_node``.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -98,6 +99,7 @@ async def _serve(options: ServiceOptions) -> None:
         if options.statsd is not None:
             await nursery.start(report_to_statsd, zen, *options.statsd)
         nursery.start_soon(report_queues, zen, options.report_interval)
+        nursery.start_soon(_end_with, zen)
         if options.read_settings is not None:
             await nursery.start(_read_settings_again, zen, options.read_settings)
         for peer in options.connect:
@@ -110,6 +112,12 @@ async def _serve(options: ServiceOptions) -> None:
             connected=[name.name for name in node.nodes("connected")],
             **more,
         )
+
+
+async def _end_with(zen: ZenMonitor) -> None:
+    """A service that serves nobody any more must not look as if it did: whoever has started it may start it again."""
+    await zen.wait_stopped()
+    raise ZenMonitorStopped(f"ZenMonitor on {zen.node.name.name} has stopped: its processes crashed too often")
 
 
 async def _read_settings_again(

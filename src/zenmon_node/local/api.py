@@ -110,7 +110,7 @@ class LocalCore:
         self.tables = LocalTables()
         self.dispatcher = DispatcherCore(self.tables, settings, self.counters)
         self.connectors: dict[Atom, ConnectorCore] = {}
-        self.complaints = Complaints(m.LOCAL.name)
+        self.complaints = Complaints(m.LOCAL.name, self.counters)
         self.settings = settings
         #: Processes that had a monitor at some time and live: their death will be noticed.
         self._watched: set[Pid] = set()
@@ -187,7 +187,6 @@ class LocalCore:
     def forget(self, connector: ConnectorCore) -> None:
         """A Connector has gone, for nothing is monitored there."""
         del self.connectors[connector.remote]
-        self.complaints.ignored += connector.complaints.ignored
 
     def cached_compatibility(self, node: Atom, now: float) -> CachedCompatibility:
         """What is known of a node; nothing is asked."""

@@ -77,7 +77,7 @@ class ConnectorCore:
         self.remote = remote
         self.proxy = RemoteProxy()
         self.batches = self.instructions = self.summaries = self.certificates = 0
-        self.complaints = Complaints(f"ZenMonitor.Local.Connector of {remote.name}")
+        self.complaints = Complaints(f"ZenMonitor.Local.Connector of {remote.name}", self._counters)
         self._dispatcher = dispatcher
         self._port: ConnectorPort
         self._pacer = Pacer(0.0)

@@ -103,7 +103,7 @@ class ProxyCore:
         self._port = port
         self._settings = settings
         self.tables = ProxyTables()
-        self.complaints = Complaints(m.PROXY.name)
+        self.complaints = Complaints(m.PROXY.name, self._counters)
         self._batchers: dict[Pid, BatcherCore] = {}
         #: Batchers with something to send.
         self._loaded: dict[Pid, BatcherCore] = {}

@@ -328,6 +328,18 @@ async def test_too_many_crashes_stop_it_and_say_so(pair: Pair) -> None:
         await pair.zen.connect(pair.there.name)
 
 
+async def test_when_it_stops_by_itself_every_monitor_fires(pair: Pair) -> None:
+    await pair.zen.connect(pair.there.name)
+    targets = [pair.there.spawn(waiting) for _ in range(3)]
+    async with pair.zen.watch(targets) as downs:
+        await subscribed(pair.there_zen, 3)
+        while (pid := pair.here.whereis(m.PROXY)) is not None:
+            pair.here.exit(pid, Atom("kill"))
+        await pair.zen.wait_stopped()
+        assert {(down.target, down.reason) async for down in downs} == {(target, m.NODEDOWN) for target in targets}
+    assert pair.zen.statistics().monitors == 0
+
+
 async def test_watch(pair: Pair) -> None:
     await pair.zen.connect(pair.there.name)
     one, two = pair.there.spawn(waiting), pair.there.spawn(waiting)

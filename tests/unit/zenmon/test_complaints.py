@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from erlang_interop.terms import Atom, BitString, ErlMap, ImproperList, Pid, Term
 from zenmon_node.complaints import MOST_REMEMBERED, Complaints, shortened
+from zenmon_node.counters import Counters
 
 ONE = Pid(Atom("a@h"), 1, 0, 1)
 SAME_NODE = Pid(Atom("a@h"), 2, 0, 1)
@@ -14,7 +15,8 @@ OTHER = Pid(Atom("b@h"), 1, 0, 1)
 
 
 def test_once_for_each_node_and_problem() -> None:
-    complaints = Complaints("Proxy")
+    counters = Counters()
+    complaints = Complaints("Proxy", counters)
     with capture_logs() as logs:
         complaints.add("nonsense", ONE, 1)
         complaints.add("nonsense", SAME_NODE, 2)
@@ -30,12 +32,12 @@ def test_once_for_each_node_and_problem() -> None:
         ("not said", "nonsense", "5"),
         ("c@h", "nonsense", "6"),
     ]
-    assert complaints.ignored == 7
+    assert counters.malformed == 7
 
 
 def test_a_huge_message_is_shown_short() -> None:
     with capture_logs() as logs:
-        Complaints("Proxy").add("nonsense", ONE, (b"x" * 10_000_000, list(range(1_000_000))))
+        Complaints("Proxy", Counters()).add("nonsense", ONE, (b"x" * 10_000_000, list(range(1_000_000))))
     assert len(logs[0]["message"]) < 300
 
 
@@ -68,9 +70,10 @@ def test_a_deep_message_is_shown_short() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    complaints = Complaints("Proxy")
+    counters = Counters()
+    complaints = Complaints("Proxy", counters)
     with capture_logs() as logs:
         for number in range(MOST_REMEMBERED + 10):
             complaints.add(str(number), ONE, 0)
     assert len(logs) == MOST_REMEMBERED
-    assert complaints.ignored == MOST_REMEMBERED + 10
+    assert counters.malformed == MOST_REMEMBERED + 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,15 +14,18 @@ import trio
 from erlang_interop import Atom, EpmdAddress, NodeUp, open_node
 from tests.command import Command
 from tests.support import free_port
-from zenmon_node import Compatibility, open_zen_monitor
+from zenmon_node import Compatibility, ZenMonitorStopped, open_zen_monitor, service
+from zenmon_node import messages as m
 from zenmon_node.cli import ExitStatus
-from zenmon_node.service import ServiceOptions
+from zenmon_node.service import ServiceOptions, run_service
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from erlang_interop import Node
+    from zenmon_node import Settings, ZenMonitor
 
 COOKIE = "the cookie of these tests"
 PEER = f"peer{os.getpid()}@127.0.0.1"
@@ -213,3 +217,29 @@ async def test_it_reports_what_waits(command: Command, epmd_port: int) -> None:
 
 def test_the_cookie_is_in_no_repr() -> None:
     assert "geheim" not in repr(ServiceOptions(name="py@127.0.0.1", cookie="geheim"))
+
+
+async def test_it_ends_when_zenmonitor_has_stopped(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look alive otherwise, and monitor nothing."""
+    opened_ones: list[ZenMonitor] = []
+
+    @asynccontextmanager
+    async def noted(node: Node, settings: Settings | None) -> AsyncIterator[ZenMonitor]:
+        async with open_zen_monitor(node, settings) as zen:
+            opened_ones.append(zen)
+            yield zen
+
+    monkeypatch.setattr(service, "open_zen_monitor", noted)
+    monkeypatch.setenv("ERL_EPMD_PORT", str(epmd_port))
+
+    async def kill_the_proxies() -> None:
+        while not opened_ones:  # noqa: ASYNC110 - nothing tells when it is open
+            await trio.sleep(0.01)
+        node = opened_ones[0].node
+        while (pid := node.whereis(m.PROXY)) is not None:
+            node.exit(pid, Atom("kill"))
+
+    with trio.fail_after(30), pytest.RaisesGroup(ZenMonitorStopped, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_the_proxies)
+            await run_service(ServiceOptions(name=SERVICE, cookie=COOKIE, embedded_epmd=True))

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 COOKIE = "the cookie of these tests"
 
 
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment of the tests has under that prefix is no setting of the program."""
+    for name in os.environ:
+        if name.startswith("ZENMON_"):
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def epmd_port() -> int:
     return free_port()

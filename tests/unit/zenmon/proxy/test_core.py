@@ -12,6 +12,7 @@ from erlang_interop.terms import Atom, ImproperList, Term
 from tests.unit.zenmon.ports import HERE, THERE, FakeProxyPort, pid, ref
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
+from zenmon_node.counters import Counters
 from zenmon_node.pacing import SLICE
 from zenmon_node.proxy.core import ProxyCore
 from zenmon_node.truncator import TRUNCATED
@@ -31,7 +32,8 @@ class Bench:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.port = FakeProxyPort()
-        self.core = ProxyCore(HERE, self.port, settings or Settings())
+        self.counters = Counters()
+        self.core = ProxyCore(HERE, self.port, settings or Settings(), self.counters)
         self.now = 100.0
 
     def cast(self, subscriber: Term, *instructions: Instruction | Term) -> None:
@@ -237,7 +239,7 @@ def test_nonsense_is_ignored_and_logged(bench: Bench, message: Term) -> None:
     with capture_logs() as logs:
         bench.core.handle(message)
     assert len(logs) == 1
-    assert bench.core.complaints.ignored >= 1
+    assert bench.counters.malformed >= 1
     bench.dies(T1)
     assert bench.summaries() == [(A, [(T1, DIED)])]
 
