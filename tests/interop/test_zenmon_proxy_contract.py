@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from erlang_interop import Atom, Exit, Pid
-from erlang_interop.flags import DFlag
+from erlang_interop.flags import OFFERED, DFlag
 from erlang_interop.terms import ImproperList, Reference
 from erlang_interop.wire.control import NO_PAYLOAD, Op
 from tests.interop.collectors import collecting, has_lost, is_among_nodes
@@ -230,6 +230,19 @@ async def test_10_summaries_are_in_order_in_chunks_and_one_an_interval(
                 if control[0] != Op.MONITOR_P:
                     batches.append([target for target, _ in payload[2]])
             assert batches == [pids[:5:-1], pids[5:1:-1], pids[1::-1]]
+
+
+@pytest.mark.parametrize("flags", [OFFERED, VISIBLE], ids=["hidden", "visible"])
+async def test_11_a_cast_in_fragments(zen: ZenMonitor, epmd: Epmd, cookie: str, flags: DFlag) -> None:
+    """6000 targets in one cast are two fragments or more."""
+    async with dialling(zen.node, epmd.port, cookie, flags=flags) as peer:
+        pids = [zen.node.spawn(waits) for _ in range(6000)]
+        await peer.cast(*subscribe(*pids))
+        await subscribed(zen, 6000)
+        for pid in pids:
+            zen.node.exit(pid, KILL)
+        heard = await peer.hear_certificates(6000)
+        assert heard == [(pid, Atom("killed")) for pid in pids]
 
 
 async def test_11_a_cast_of_100_000_instructions(zen: ZenMonitor, peer: ZenPeer) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 
-from erlang_interop import Atom, Pid
+from erlang_interop import Atom, Exit, Pid
 from erlang_interop.flags import OFFERED, DFlag
 from erlang_interop.wire.control import NO_PAYLOAD, Op
 from tests.interop.zen_peer import FAST, VISIBLE, Dial, ZenPeer, dialling
-from tests.interop.zenmon import DIED, NODEDOWN, down, next_message, nothing_left, until
+from tests.interop.zenmon import DIED, NODEDOWN, NOPROC, down, next_message, nothing_left, until
 from zenmon_node import Cached, CachedCompatibility, Compatibility, ZenMonitor, open_zen_monitor
 from zenmon_node import messages as m
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from erlang_interop import Process
     from erlang_interop.terms import Term
-    from erlang_interop.testing.beam import Epmd
+    from erlang_interop.testing.beam import Beam, Epmd
     from tests.interop.conftest import NodeOpener
 
 COMPATIBLE: Final = Compatibility.COMPATIBLE
@@ -336,3 +336,42 @@ async def test_demonitor(zen: ZenMonitor, me: Process, dial: Dial) -> None:
         assert zen.demonitor(ref, flush=True) is True
         assert len(me.mailbox) == 0
         assert zen.demonitor(ref, flush=True) is True
+
+
+async def waits(process: Process) -> None:
+    """A process that ends with the reason it is told."""
+    raise Exit(await process.receive())
+
+
+async def test_processes_of_the_own_node(zen: ZenMonitor, me: Process) -> None:
+    """Local pid, {name, node()}: wrapped, truncated and in batches, like all others; noproc if nobody is there."""
+    pid = zen.node.spawn(waits, name="worker")
+    named, nobody = (Atom("worker"), zen.node.name), (Atom("nobody"), zen.node.name)
+    refs = {target: zen.monitor(target, subscriber=me) for target in (pid, named, nobody)}
+    assert await next_message(me) == down(refs[nobody], nobody, NOPROC)
+    zen.node.send(pid, (DIED, [1, 2, 3, 4, 5]))
+    got = [await next_message(me), await next_message(me)]
+    expected = [down(refs[target], target, (DIED, Atom("truncated"))) for target in (pid, named)]
+    assert sorted(got, key=str) == sorted(expected, key=str)
+    await nothing_left(zen)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("{error, boom}", Atom("boom")), ("{throw, ball}", (Atom("nocatch"), Atom("ball"))), ("badmatch", None)],
+    ids=["error", "throw", "badmatch"],
+)
+async def test_errors_of_a_beam(zen: ZenMonitor, me: Process, beam: Beam, how: str, reason: Term) -> None:
+    """A raise, a throw and a failed match: the error, and of its stack as much as depth and length allow."""
+    await beam.eval("zen_proxy:start(zen_settings:fast()).")
+    assert await zen.connect(beam.name) is COMPATIBLE
+    pid = await beam.eval(f"plain_processes:spawn_raising({how})")
+    ref = zen.monitor(pid, subscriber=me)
+    assert await beam.eval("zen_proxy:await_subscriptions(1, 20000)") is True
+    await beam.eval("P ! go", P=pid)
+    tag, got_ref, _, got_pid, (zen_monitor, (got, stack)) = await next_message(me)
+    assert (tag, got_ref, got_pid, zen_monitor) == (m.DOWN, ref, pid, m.ZEN_MONITOR)
+    assert got == reason if reason is not None else got[0] == Atom("badmatch")
+    truncated = Atom("truncated")
+    assert stack == truncated or set(stack) == {(truncated,) * 4}
+    await beam.eval("zen_proxy:stop()")
