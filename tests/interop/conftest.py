@@ -1,4 +1,4 @@
-"""A node of ours beside the session's BEAM, in three kinds."""
+"""A node of ours beside the session's BEAM, in three kinds, and ZenMonitor on it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
 from tests.interop.hostile import Attacked, attacking
+from tests.interop.zen_peer import FAST, Dial, dialling
+from zenmon_node import Compatibility, ZenMonitor, open_zen_monitor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from erlang_interop import Process
     from erlang_interop.testing.beam import Beam, Epmd
 
 _numbers = itertools.count(1)
@@ -58,3 +61,35 @@ async def attacked(
     """A node that tests send wrong bytes; at the end the BEAM it is connected to must not have noticed."""
     async with attacking(opened, beam, epmd.port, cookie, caplog) as attacked:
         yield attacked
+
+
+# -- ZenMonitor; some modules have a ``zen`` of their own: a visible one, or with other intervals
+
+
+@pytest.fixture
+async def zen(node: Node) -> AsyncIterator[ZenMonitor]:
+    """ZenMonitor on a hidden node of ours, with short intervals."""
+    async with open_zen_monitor(node, FAST) as zen:
+        yield zen
+
+
+@pytest.fixture
+async def me(zen: ZenMonitor) -> AsyncIterator[Process]:
+    """A process of ours that monitors."""
+    async with zen.node.open_process() as me:
+        yield me
+
+
+@pytest.fixture
+def dial(zen: ZenMonitor, epmd: Epmd, cookie: str) -> Dial:
+    """Connect a socket to our node that plays another one with ZenMonitor."""
+    return lambda **options: dialling(zen.node, epmd.port, cookie, **options)
+
+
+@pytest.fixture
+async def proxy(zen: ZenMonitor, beam: Beam) -> AsyncIterator[Beam]:
+    """The session's BEAM, serving as a Proxy that our Local has found compatible."""
+    await beam.eval("zen_proxy:start(zen_settings:fast())")
+    assert await zen.connect(beam.name) is Compatibility.COMPATIBLE
+    yield beam
+    await beam.eval("zen_proxy:stop()")

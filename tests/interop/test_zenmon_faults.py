@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from erlang_interop import Atom, Node
+from erlang_interop import Atom
 from erlang_interop.testing.cluster import open_cluster
 from tests.interop.zen_faults import FailsOnce, all_fire, connector_of, finish, kill, spawn, waits
-from tests.interop.zen_peer import FAST, Dial, dialling
 from tests.interop.zenmon import DIED, NODEDOWN, NOPROC, down, next_message, nothing_left, subscriptions, until
 from zenmon_node import Cached, CachedCompatibility, Compatibility, ZenMonitor, open_zen_monitor
 from zenmon_node import messages as m
@@ -25,42 +24,13 @@ from zenmon_node.local.connector import ConnectorCore
 from zenmon_node.local.dispatcher import DispatcherCore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from trio.testing import MockClock
 
     from erlang_interop import Process
-    from erlang_interop.testing.beam import Beam, Epmd
+    from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory
 
 COMPATIBLE, INCOMPATIBLE = Compatibility.COMPATIBLE, Compatibility.INCOMPATIBLE
-
-
-@pytest.fixture
-async def zen(node: Node) -> AsyncIterator[ZenMonitor]:
-    """ZenMonitor on a hidden node of ours, with short intervals."""
-    async with open_zen_monitor(node, FAST) as zen:
-        yield zen
-
-
-@pytest.fixture
-async def me(zen: ZenMonitor) -> AsyncIterator[Process]:
-    async with zen.node.open_process() as me:
-        yield me
-
-
-@pytest.fixture
-def dial(zen: ZenMonitor, epmd: Epmd, cookie: str) -> Dial:
-    return lambda **options: dialling(zen.node, epmd.port, cookie, **options)
-
-
-@pytest.fixture
-async def proxy(zen: ZenMonitor, beam: Beam) -> AsyncIterator[Beam]:
-    """The session's BEAM, serving as a Proxy that our Local has found compatible."""
-    await beam.eval("zen_proxy:start(zen_settings:fast())")
-    assert await zen.connect(beam.name) is COMPATIBLE
-    yield beam
-    await beam.eval("zen_proxy:stop()")
 
 
 # ------------------------------------------------------------------------------------------------------------- monitors

@@ -38,17 +38,6 @@ async def zen(opened: NodeOpener) -> AsyncIterator[ZenMonitor]:
 
 
 @pytest.fixture
-async def me(zen: ZenMonitor) -> AsyncIterator[Process]:
-    async with zen.node.open_process() as me:
-        yield me
-
-
-@pytest.fixture
-def dial(zen: ZenMonitor, epmd: Epmd, cookie: str) -> Dial:
-    return lambda **options: dialling(zen.node, epmd.port, cookie, **options)
-
-
-@pytest.fixture
 def long_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute from the first failure on, so that no slow machine sees its end."""
     monkeypatch.setattr("zenmon_node.local.remote.BASE_PENALTY", 60.0)
