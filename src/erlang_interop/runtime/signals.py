@@ -265,10 +265,17 @@ class Router:
         priority: bool = False,
     ) -> Reference:
         """``monitor/2,3`` by ``process``."""
-        ref = self.make_ref()
+        ref = self.identifiers.reference(self.name, self.creation)
         item: Any
         if type(target) is Pid:
             node, item = target.node, target
+            watched = self.processes.get(target)
+            if watched is not None and watched is not process and node == self.name:
+                if tag is DOWN and alias is None and not priority:
+                    # What is below does the same, in twice the time: a Proxy sets very many of these.
+                    process.monitors[ref] = watched.pid
+                    watched.watchers.add(ref, process.pid)
+                    return ref
         elif type(target) is tuple and len(target) == 2:
             node, item = atom_of(target[1]), atom_of(target[0])
         elif type(target) is str or type(target) is Atom:
@@ -393,12 +400,13 @@ class Router:
             return
         process.alive = False
         process.exit_reason = reason
-        self._dying.append((process, reason))
         if self._reaping:
+            self._dying.append((process, reason))
             return
         nested, self.running = self.running, True
         self._reaping = True
         try:
+            self._reap(process, reason)
             while self._dying:
                 self._reap(*self._dying.popleft())
             self._reaping = False
@@ -413,38 +421,43 @@ class Router:
         self.processes.pop(pid, None)
         for name in process.names:
             self.names.pop(name, None)
-        self.aliases.owner_ended(process)
-        monitors, process.monitors = process.monitors, {}
-        for ref, target in monitors.items():
-            self._release_monitor(process, ref, target)
-        links, process.links = process.links, {}
-        for other_pid, link in links.items():
-            if other_pid.node == self.name:
-                other = self.processes.get(other_pid)
-                theirs = None if other is None else other.links.pop(pid, None)
-                if other is not None and theirs is not None:
-                    token = next_token(process)
-                    self.exit_signal(other, pid, reason, linked=True, token=token, priority=theirs.priority)
-                continue
-            peer = self.peers.get(other_pid.node)
-            if peer is not None and self.carries(pid, other_pid):
-                self.forget_link(peer, process, other_pid)
-                if link.active:
-                    self.emit_reason(peer, link_exit(process, other_pid), reason)
-        watchers, process.watchers = process.watchers, Watchers()
-        for ref, watch in watchers.items():
-            watcher, shown = (watch, pid) if type(watch) is Pid else watch
-            if watcher.node == self.name:
-                holder = self.processes.get(watcher)
-                if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:
-                    if holder.aliases:
-                        self.aliases.monitor_ended(holder, ref)
-                    holder.deliver_down(ref, shown, reason)
-                continue
-            peer = self.peers.get(watcher.node)
-            if peer is not None and peer.watched.pop(ref, None) is not None:
-                named = shown if type(shown) is Pid else shown[0]
-                self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
+        # Most processes have none of these, and hundreds of thousands may end at once.
+        if process.aliases:
+            self.aliases.owner_ended(process)
+        if process.monitors:
+            monitors, process.monitors = process.monitors, {}
+            for ref, target in monitors.items():
+                self._release_monitor(process, ref, target)
+        if process.links:
+            links, process.links = process.links, {}
+            for other_pid, link in links.items():
+                if other_pid.node == self.name:
+                    other = self.processes.get(other_pid)
+                    theirs = None if other is None else other.links.pop(pid, None)
+                    if other is not None and theirs is not None:
+                        token = next_token(process)
+                        self.exit_signal(other, pid, reason, linked=True, token=token, priority=theirs.priority)
+                    continue
+                peer = self.peers.get(other_pid.node)
+                if peer is not None and self.carries(pid, other_pid):
+                    self.forget_link(peer, process, other_pid)
+                    if link.active:
+                        self.emit_reason(peer, link_exit(process, other_pid), reason)
+        if process.watchers:
+            watchers, process.watchers = process.watchers, Watchers()
+            for ref, watch in watchers.items():
+                watcher, shown = (watch, pid) if type(watch) is Pid else watch
+                if watcher.node == self.name:
+                    holder = self.processes.get(watcher)
+                    if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:
+                        if holder.aliases:
+                            self.aliases.monitor_ended(holder, ref)
+                        holder.deliver_down(ref, shown, reason)
+                    continue
+                peer = self.peers.get(watcher.node)
+                if peer is not None and peer.watched.pop(ref, None) is not None:
+                    named = shown if type(shown) is Pid else shown[0]
+                    self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
         if process.node_watch is not None:
             process.node_watch.ended()
         process.ended(reason)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from erlang_interop._native import mypyc_attr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from erlang_interop.terms import Pid, Reference, Term
 
 #: Who watches: a pid, if it watches the process by its pid; if by a name, that pid with ``(name, node)``.
@@ -65,9 +63,11 @@ class Watchers:
             self._more = None
         return found
 
-    def items(self) -> Iterator[tuple[Reference, Watch]]:
+    def items(self) -> list[tuple[Reference, Watch]]:
         """All of them, oldest first."""
+        found: list[tuple[Reference, Watch]] = []
         if self._first is not None and self._first_watch is not None:
-            yield self._first, self._first_watch
+            found.append((self._first, self._first_watch))
         if self._more is not None:
-            yield from self._more.items()
+            found.extend(self._more.items())
+        return found
