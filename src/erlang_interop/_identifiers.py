@@ -22,6 +22,9 @@ INTERN_LIMIT: Final = 65536
 
 _interned: Final[dict[str, Atom]] = {}
 
+#: What a hash may be made of without being hashed itself; it is also what mypyc keeps in a register.
+_HASH_BITS: Final = (1 << 61) - 1
+
 
 def _atom_bytes(name: str) -> bytes:
     """Return ``name`` as ``SMALL_ATOM_UTF8_EXT`` or ``ATOM_UTF8_EXT``; EncodeError when it is no atom."""
@@ -129,7 +132,7 @@ class Pid:
 
     def __hash__(self) -> int:
         # The node is left out: its creation tells it from others, and == decides.
-        return hash(self.id ^ (self.serial << 20) ^ (self.creation << 29))
+        return (self.id ^ (self.serial << 20) ^ (self.creation << 29)) & _HASH_BITS
 
     def __repr__(self) -> str:
         return f"Pid({self.node!r}, {self.id}, {self.serial}, {self.creation})"

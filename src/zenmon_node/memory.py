@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from erlang_interop._native import i64
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -65,7 +67,10 @@ class Table(Generic[K, V]):
 
     def _part(self, key: K) -> dict[K, V]:
         parts = self.parts
-        return parts[0] if len(parts) == 1 else parts[_PART_OF[hash(key) % _RESIDUES]]
+        if len(parts) == 1:
+            return parts[0]
+        number: i64 = hash(key)
+        return parts[_PART_OF[number % _RESIDUES]]
 
     def __contains__(self, key: K) -> bool:
         return key in self._part(key)
