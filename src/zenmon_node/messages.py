@@ -12,7 +12,7 @@ and at the very end ``{'DOWN', Ref, process, Object, {zen_monitor, Reason}}`` to
 message, not its sender. ZenMonitor 2.1.0 speaks exactly this; it has not changed since 1.0.0.
 
 Parsing never raises: what is not of these forms comes back as :class:`Malformed`, because one bad message from a peer
-must not cost anybody else a DOWN.
+must not cost anybody else a DOWN. Compiled by mypyc, which knows no patterns like ``Atom("dead")``: guards compare.
 """
 
 from __future__ import annotations
@@ -128,32 +128,39 @@ def parse_instruction(term: Term) -> Instruction | None:
     return None
 
 
-def parse_proxy_message(message: Term) -> PingCall | ProcessCast | Down | Malformed:
-    """What has arrived at the Proxy.
+def parse_down(message: Term) -> tuple[Reference, Target, Term] | None:
+    """Reference, object and reason of ``{'DOWN', Ref, process, Object, Reason}``: a native monitor has fired. Or None.
+
+    A Proxy may get very many at once, so there is no object of its own for each.
+    """
+    if type(message) is not tuple or len(message) != 5 or message[0] != DOWN or message[2] != PROCESS:
+        return None
+    ref, object_ = message[1], message[3]
+    return (ref, object_, message[4]) if type(ref) is Reference and is_target(object_) else None
+
+
+def parse_proxy_message(message: Term) -> PingCall | ProcessCast | Malformed:
+    """What has arrived at the Proxy and is no DOWN, see :func:`parse_down`.
 
     Args:
         message: Any term at all.
     """
-    if type(message) is not tuple or not message:
+    if type(message) is not tuple:
         return Malformed("neither a call, a cast nor a DOWN")
-    if message[0] == DOWN and len(message) == 5:  # by far the most, and comparing is faster than matching
-        _, ref, kind, object_, reason = message
-        if type(ref) is Reference and kind == PROCESS and is_target(object_):
-            return Down(ref, object_, reason)
     match message:
-        case (Atom("$gen_cast"), (Atom("process"), Pid() as subscriber, instructions)):
+        case (tag, (kind, Pid() as subscriber, instructions)) if tag == GEN_CAST and kind == PROCESS:
             elements, problem = _elements(instructions)
             return Malformed(problem) if elements is None else ProcessCast(subscriber, elements, problem)
-        case (Atom("$gen_cast"), (Atom("subscribe"), Pid() as subscriber, targets)):
+        case (tag, (kind, Pid() as subscriber, targets)) if tag == GEN_CAST and kind == SUBSCRIBE:
             elements, problem = _elements(targets)
             if elements is None:
                 return Malformed(problem)
             return ProcessCast(subscriber, [(SUBSCRIBE, target) for target in elements], problem)
-        case (Atom("$gen_call"), (Pid() as caller, tag), request):
+        case (tag, (Pid() as caller, call_tag), request) if tag == GEN_CALL:
             if request == PING:
-                return PingCall(_reply_to(caller, tag), tag)
+                return PingCall(_reply_to(caller, call_tag), call_tag)
             return Malformed("a call the Proxy does not know")
-        case (Atom("$gen_cast"), _):
+        case (tag, _) if tag == GEN_CAST:
             return Malformed("a cast the Proxy does not know")
         case _:
             return Malformed("neither a call, a cast nor a DOWN")
@@ -168,15 +175,14 @@ def parse_connector_message(message: Term) -> DeadSummary | Reply | Down | Malfo
     if type(message) is not tuple:
         return Malformed("no message for a Connector")
     match message:
-        case (Atom("dead"), node, certificates):
+        case (tag, node, certificates) if tag == DEAD:
             elements, problem = _elements(certificates)
             return Malformed(problem) if elements is None else DeadSummary(node, elements, problem)
         case (Reference() as ref, answer):
             return Reply(ref, answer)
-        case (Atom("DOWN"), Reference() as ref, Atom("process"), object_, reason) if is_target(object_):
-            return Down(ref, object_, reason)
         case _:
-            return Malformed("no message for a Connector")
+            down = parse_down(message)
+            return Malformed("no message for a Connector") if down is None else Down(*down)
 
 
 def gen_call(caller: Pid, tag: Term, request: Term) -> Term:

@@ -51,6 +51,8 @@ def truncate(reason: Term, *, depth: int = 3, max_binary_size: int = 1024) -> Te
     Returns:
         ``reason`` itself where nothing is to be cut, else a new term.
     """
+    if type(reason) is Atom and depth > 0:
+        return reason  # as nearly all are
     if type(reason) is tuple and len(reason) == 2 and reason[0] == SHUTDOWN:
         return reason
     return _truncate(reason, depth, max_binary_size)

@@ -21,7 +21,7 @@ from ..truncator import TRUNCATED
 if TYPE_CHECKING:
     from erlang_interop.terms import Term
 
-    from ..messages import Certificate, Target
+    from ..messages import Certificate
 
 #: What one summary may weigh, about its bytes. One certificate alone may weigh more.
 SUMMARY_WEIGHT: Final = 4 * 1024 * 1024
@@ -83,13 +83,13 @@ class BatcherCore:
         self.pacer = Pacer(interval)
         self.weight = 0
         self.failed = False
-        self._waiting: deque[Certificate] = deque()
+        self._waiting: deque[Any] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def enqueue(self, target: Target, reason: Term) -> None:
-        """Add a certificate; ``reason`` is truncated already."""
+    def enqueue(self, target: Term, reason: Term) -> None:
+        """Add a certificate; ``reason`` is truncated already. The target of a malformed instruction may be anything."""
         self._waiting.append((target, reason))
 
     def sweep(self, now: float) -> list[Certificate]:
@@ -112,7 +112,7 @@ class BatcherCore:
         self.pacer.swept(now, more=bool(waiting))
         return chunk
 
-    def put_back(self, chunk: list[Certificate]) -> None:
+    def put_back(self, chunk: list[Any]) -> None:
         """Put back what :meth:`sweep` has taken last, for it could not be sent: without what may be the cause of it."""
         plain = [(target, reason if type(reason) is Atom else TRUNCATED) for target, reason in chunk]
         self._waiting.extendleft(reversed(plain))

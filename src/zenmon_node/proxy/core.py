@@ -137,12 +137,13 @@ class ProxyCore:
         Returns:
             False if :meth:`next_due` is what it was: so with most deaths, of which very many may come at once.
         """
+        down = m.parse_down(message)
+        if down is not None:
+            loaded = len(self._loaded)
+            self._down(*down)
+            return len(self._loaded) != loaded or bool(self._jobs)
         parsed = m.parse_proxy_message(message)
         match parsed:
-            case m.Down():
-                loaded = len(self._loaded)
-                self._down(parsed)
-                return len(self._loaded) != loaded or self.busy
             case m.ProcessCast():
                 if parsed.problem:
                     self.complaints.add(parsed.problem, sender, message)
@@ -153,18 +154,18 @@ class ProxyCore:
                 self.complaints.add(parsed.problem, sender, message)
         return True
 
-    def _down(self, down: m.Down) -> None:
-        if type(down.object) is Pid and self._watched.get(down.object) == down.ref:
-            self._subscriber_gone(down.object)
-            return
-        told = self.tables.consume(down.object, down.ref)
+    def _down(self, ref: Reference, target: m.Target, reason: Term) -> None:
+        told = self.tables.consume(target, ref)
         if told:
-            self._certify(down.object, down.reason, told)
-        elif type(down.object) is tuple and down.object[1] == self._node:
+            self._certify(target, reason, told)
+        elif type(target) is Pid:
+            if self._watched.get(target) == ref:
+                self._subscriber_gone(target)
+        elif type(target) is tuple and target[1] == self._node:
             # A bare name is subscribed under itself; the DOWN names it with its node.
-            told = self.tables.consume(down.object[0], down.ref)
+            told = self.tables.consume(target[0], ref)
             if told:
-                self._certify(down.object[0], down.reason, told)
+                self._certify(target[0], reason, told)
 
     def _certify(self, target: m.Target, reason: Term, subscribers: list[Pid]) -> None:
         limits = self._settings
@@ -175,16 +176,23 @@ class ProxyCore:
             _log.exception("a reason could not be truncated", target=shortened(target))
             reason = TRUNCATED
         for subscriber in subscribers:
-            batcher = self._batchers.get(subscriber)
+            batcher = self._loaded.get(subscriber)
             if batcher is None:
-                batcher = self._batchers[subscriber] = BatcherCore(
-                    subscriber,
-                    interval=self._settings.batcher_sweep_interval / 1000,
-                    chunk_size=self._settings.batcher_chunk_size,
-                )
+                batcher = self._load(subscriber)
             batcher.enqueue(target, reason)
-            self._counters.enqueued_certificates += 1
-            self._loaded[subscriber] = batcher
+        self._counters.enqueued_certificates += len(subscribers)
+
+    def _load(self, subscriber: Pid) -> BatcherCore:
+        """The Batcher of a subscriber, as one that has something to send."""
+        batcher = self._batchers.get(subscriber)
+        if batcher is None:
+            batcher = self._batchers[subscriber] = BatcherCore(
+                subscriber,
+                interval=self._settings.batcher_sweep_interval / 1000,
+                chunk_size=self._settings.batcher_chunk_size,
+            )
+        self._loaded[subscriber] = batcher
+        return batcher
 
     def _subscriber_gone(self, subscriber: Pid) -> None:
         """A subscriber has died or its node is not connected any more: nothing of it may stay."""
@@ -226,7 +234,10 @@ class ProxyCore:
                 try:
                     for instruction in islice(job.steps, limit):
                         limit -= 1
-                        self._apply(job, instruction)
+                        if m.parse_instruction(instruction) is None:
+                            self._malformed(job, instruction)
+                        else:
+                            self._apply(job.subscriber, instruction)
                 except Exception:
                     self._give_up(job.subscriber, instruction)
                     raise
@@ -243,28 +254,23 @@ class ProxyCore:
             self._watched[subscriber] = self._port.monitor(subscriber)
         return True
 
-    def _apply(self, job: _Job, term: object) -> None:
-        subscriber = job.subscriber
-        instruction = m.parse_instruction(term)
-        if instruction is None:
-            if type(term) is tuple and len(term) == 2 and term[0] == m.SUBSCRIBE:
-                self._certify(term[1], m.NOPROC, [subscriber])  # whatever it is, nothing of that kind lives
-            self.complaints.add("a malformed instruction", job.sender, term)
-            return
+    def _malformed(self, job: _Job, term: object) -> None:
+        if type(term) is tuple and len(term) == 2 and term[0] == m.SUBSCRIBE:
+            self._certify(term[1], m.NOPROC, [job.subscriber])  # whatever it is, nothing of that kind lives
+        self.complaints.add("a malformed instruction", job.sender, term)
+
+    def _apply(self, subscriber: Pid, instruction: m.Instruction) -> None:
         op, target = instruction
         if op == m.UNSUBSCRIBE:
             free = self.tables.remove(target, subscriber)
             if free is not None:
                 self._port.demonitor(free)
-        elif not self.tables.is_subscribed(target, subscriber):
-            ref = self.tables.shared_monitor(target)
-            if ref is None:
-                node = target.node if type(target) is Pid else target[1] if type(target) is tuple else self._node
-                if node != self._node and not self._port.can_reach(node):
-                    self._certify(target, m.NOCONNECTION, [subscriber])
-                    return
-                ref = self._port.monitor(target)
-            self.tables.add(target, subscriber, ref)
+        elif not self.tables.share(target, subscriber):
+            node = target.node if type(target) is Pid else target[1] if type(target) is tuple else self._node
+            if node != self._node and not self._port.can_reach(node):
+                self._certify(target, m.NOCONNECTION, [subscriber])
+            else:
+                self.tables.add(target, subscriber, self._port.monitor(target))
 
     def _give_up(self, subscriber: Pid, term: object) -> None:
         """An instruction has raised and is not repeated: who has subscribed with it learns that it is not served."""

@@ -70,6 +70,16 @@ class ProxyTables:
             return None
         return self._subscribers[row if type(row) is Pid else next(iter(row))][target]
 
+    def share(self, target: Target, subscriber: Pid) -> bool:
+        """Make sure that the row exists if that needs no further native monitor: True if it does exist now."""
+        if self.is_subscribed(target, subscriber):
+            return True
+        ref = self.shared_monitor(target)
+        if ref is None:
+            return False
+        self.add(target, subscriber, ref)
+        return True
+
     def add(self, target: Target, subscriber: Pid, ref: Reference) -> None:
         """Add a row that does not exist yet; ``ref`` is the native monitor that will tell of the death."""
         rows = self._subscribers.get(subscriber)
@@ -106,8 +116,18 @@ class ProxyTables:
         row = self._subscriptions.get(target)
         if row is None:
             return []
+        if type(row) is Pid:
+            # The usual case. What is below would do, but look the target up twice more.
+            rows = self._subscribers.get(row)
+            if rows is None or rows.get(target) != ref:
+                return []
+            del rows[target]
+            if not rows:
+                del self._subscribers[row]
+            del self._subscriptions[target]
+            return [row]
         told: list[Pid] = []
-        for subscriber in (row,) if type(row) is Pid else list(row):
+        for subscriber in list(row):
             rows = self._subscribers.get(subscriber)
             if rows is None or rows.get(target) != ref:
                 continue

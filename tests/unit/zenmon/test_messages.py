@@ -53,7 +53,7 @@ def test_improper_list_gives_what_it_has() -> None:
 
 def test_native_down() -> None:
     message = (m.DOWN, REF, m.PROCESS, NAMED, m.NOPROC)
-    assert m.parse_proxy_message(message) == m.Down(REF, NAMED, m.NOPROC)
+    assert m.parse_down(message) == (REF, NAMED, m.NOPROC)
     assert m.parse_connector_message(message) == m.Down(REF, NAMED, m.NOPROC)
 
 
