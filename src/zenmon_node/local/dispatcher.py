@@ -11,6 +11,7 @@ stays silent and does not use up demand.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from erlang_interop.terms import Reference
@@ -72,11 +73,10 @@ class DispatcherCore:
 
     def enqueue(self, target: Target, references: References, reason: Term) -> None:
         """A target has died; ``references`` are all its monitors."""
-        entry = (target, references, reason)
-        count = _size(entry)
+        count = 1 if type(references) is Reference else len(references)
         self._waiting += count
         self._counters.enqueued_downs += count
-        self._queue.append(entry)
+        self._queue.append((target, references, reason))
 
     def enqueue_lost(self, table: Table[Target, References], reason: Term) -> None:
         """Everything in ``table`` fires with ``reason``. It belongs to the Dispatcher from now on."""
@@ -106,20 +106,22 @@ class DispatcherCore:
         delivered = 0
         refs = self._refs or self._drain()
         self._refs = refs
-        for _ in range(limit):
-            if not self._left:
-                break
-            entry = next(refs, None)
-            if entry is None:
-                self._refs = None
-                self._left = 0  # what demand is left is not saved up
-                break
-            ref, target, reason = entry
-            delivered += 1
-            row = self._tables.take(ref)
-            if row is not None:
-                out.append((row[0], m.down_message(ref, target, reason)))
-                self._left -= 1
+        left = self._left
+        try:
+            for ref, target, reason in islice(refs, limit):
+                delivered += 1
+                row = self._tables.take(ref)
+                if row is not None:
+                    out.append((row[0], m.down_message(ref, target, reason)))
+                    left -= 1
+                    if not left:
+                        break
+            else:
+                if delivered < limit:
+                    self._refs = None
+                    left = 0  # what demand is left is not saved up
+        finally:
+            self._left = left
         self._taken = []
         self._waiting -= delivered
         self._counters.delivered_downs += delivered

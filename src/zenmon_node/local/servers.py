@@ -66,10 +66,10 @@ class Dispatcher(SweepingServer):
     def tick(self) -> None:
         """Deliver what may go now."""
         now = self.now()
-        self._unsent.extend(self.core.deliver(now))
-        while self._unsent:
-            subscriber, message = self._unsent.popleft()
-            self.process.send(subscriber, message)
+        unsent, send = self._unsent, self.process.send
+        unsent.extend(self.core.deliver(now))
+        while unsent:
+            send(*unsent.popleft())
         self.wake_at(self.core.next_due(now))
 
     def recover(self) -> None:

@@ -72,8 +72,8 @@ class LocalTables:
         rows = self._subscribers.get(owner)
         if rows is None:
             return None  # the owner has died; its rows are being cleaned up
-        target = rows[ref]
-        del rows[ref]
+        target = rows.pop(ref)
+        assert target is not None  # a row in one table is in both
         if not rows:
             del self._subscribers[owner]
         return owner, target
