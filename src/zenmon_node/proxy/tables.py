@@ -72,7 +72,8 @@ class ProxyTables:
 
     def share(self, target: Target, subscriber: Pid) -> bool:
         """Make sure that the row exists if that needs no further native monitor: True if it does exist now."""
-        if self.is_subscribed(target, subscriber):
+        rows = self._subscribers.get(subscriber)
+        if rows is not None and target in rows:
             return True
         ref = self.shared_monitor(target)
         if ref is None:
