@@ -1,7 +1,8 @@
-"""Two nodes of ours in one program, each with ZenMonitor, over a real connection."""
+"""Two nodes of ours in one program, each with ZenMonitor, over a real connection; logging left as it was."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tests.support import free_port
 from zenmon_node import ZenMonitor, open_zen_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @dataclass
@@ -23,6 +24,17 @@ class Pair:
     there: Node
     zen: ZenMonitor
     there_zen: ZenMonitor
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The program sets logging up for itself; the tests after these are not to be quieted by it."""
+    root, library = logging.getLogger(), logging.getLogger("erlang_interop")
+    before = root.handlers[:], root.level, library.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    library.setLevel(before[2])
 
 
 @pytest.fixture

@@ -5,24 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 
 from zenmon_node import logs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root, library = logging.getLogger(), logging.getLogger("erlang_interop")
-    before = root.handlers[:], root.level, library.level
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    library.setLevel(before[2])
 
 
 def test_both_kinds_as_text() -> None:
