@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,10 +18,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from benchmarks import micro, report
-from benchmarks.contest import CONTENDERS, PROJECT, BenchmarkError, Results, run_rounds
+from benchmarks.contest import CONTENDERS, PROJECT, BenchmarkError, Results, built_fixtures, otp_root, run_rounds
 from benchmarks.workloads import GROUPS, ROWS, ZEN_ROWS
 from erlang_interop.errors import ErlangInteropError
-from erlang_interop.testing.beam import find_otp_roots
 
 if TYPE_CHECKING:
     from benchmarks.contest import Contender
@@ -57,10 +55,7 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
         if unknown:
             parser.error(f"{', '.join(unknown)}: none of {', '.join(known)}")
     arguments.chosen = [CONTENDERS[key] for key in keys]
-    roots = find_otp_roots()
-    if not roots or arguments.otp not in (None, *roots):
-        parser.error(f"OTP {arguments.otp or 25} is not installed: run tools/get_otp.py {arguments.otp or 25}")
-    arguments.root = roots[arguments.otp or min(roots)]
+    _, arguments.root = otp_root(parser, arguments.otp)
     if arguments.rounds < 1:
         parser.error("at least one round")
     return arguments
@@ -69,13 +64,11 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run; the exit status."""
     arguments = arguments_of(argv)
-    built = subprocess.run(
-        [sys.executable, str(PROJECT / "tools" / "build_fixtures.py")], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if built.returncode != 0:
+    ebin = built_fixtures()
+    if ebin is None:
         return 1
     try:
-        results = trio.run(_contest, arguments, PROJECT / built.stdout.strip())
+        results = trio.run(_contest, arguments, ebin)
     except (BenchmarkError, ErlangInteropError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,9 +24,10 @@ from benchmarks.workloads import GROUPS, Row
 from erlang_interop.errors import ErlangInteropError
 from erlang_interop.etf.text import format_term
 from erlang_interop.terms import Atom
-from erlang_interop.testing.beam import Beam, Epmd
+from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from erlang_interop.terms import Term
@@ -41,6 +42,23 @@ Figures = dict[str, dict[str, float]]
 """Workload to the figures of the driver's result: those of ``workloads.Metric``, driver_cpu_us, peer_cpu_us."""
 
 _numbers = count(1)
+
+
+def otp_root(parser: ArgumentParser, release: int | None) -> tuple[int, Path]:
+    """The OTP asked for, or the oldest installed, and its folder; ends the program where there is none."""
+    roots = find_otp_roots()
+    if not roots or release not in (None, *roots):
+        parser.error(f"OTP {release or 25} is not installed: run tools/get_otp.py {release or 25}")
+    chosen = release or min(roots)
+    return chosen, roots[chosen]
+
+
+def built_fixtures() -> Path | None:
+    """Compile the Erlang fixtures: their folder, or None if that fails, which has been said then."""
+    built = subprocess.run(
+        [sys.executable, str(PROJECT / "tools" / "build_fixtures.py")], stdout=subprocess.PIPE, text=True, check=False
+    )
+    return PROJECT / built.stdout.strip() if built.returncode == 0 else None
 
 
 class BenchmarkError(Exception):

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import secrets
-import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -25,15 +24,15 @@ from typing import Any, Final
 
 import trio
 
+from benchmarks.contest import PROJECT, built_fixtures, otp_root
 from benchmarks.report import amount, as_markdown, as_text
 from benchmarks.scale_meter import Phase
 from erlang_interop.errors import ErlangInteropError
-from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
+from erlang_interop.testing.beam import Beam, Epmd
 from zenmon_node.memory import BIG
 from zenmon_node.memory import PARTS as PARTS_OF_A_TABLE
 from zenmon_node.pacing import SLICE
 
-PROJECT: Final = Path(__file__).resolve().parent.parent
 DOCUMENT: Final = PROJECT / "docs" / "scale.md"
 #: The stand-in without its pacing.
 _FAST: Final = (
@@ -234,27 +233,21 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     for name in ("monitors", "nodes", "kills"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name}: at least one")
-    roots = find_otp_roots()
-    if not roots or arguments.otp not in (None, *roots):
-        parser.error(f"OTP {arguments.otp or 25} is not installed: run tools/get_otp.py {arguments.otp or 25}")
-    arguments.release = arguments.otp or min(roots)
-    arguments.root = roots[arguments.release]
+    arguments.release, arguments.root = otp_root(parser, arguments.otp)
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run; the exit status."""
     arguments = arguments_of(argv)
-    built = subprocess.run(
-        [sys.executable, str(PROJECT / "tools" / "build_fixtures.py")], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if built.returncode != 0:
+    ebin = built_fixtures()
+    if ebin is None:
         return 1
     outcomes: dict[str, Outcome] = {}
     for part in arguments.chosen:
         sizes = {name: getattr(arguments, name) for name in ("monitors", "nodes", "kills")}
         try:
-            outcomes[part] = trio.run(partial(run_part, part, arguments.root, PROJECT / built.stdout.strip(), **sizes))
+            outcomes[part] = trio.run(partial(run_part, part, arguments.root, ebin, **sizes))
         except (ScaleError, ErlangInteropError) as error:
             print(error, file=sys.stderr)
             return 1

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
+from tests.command import Command
 from tests.interop.hostile import Attacked, attacking
 from tests.interop.zen_peer import FAST, Dial, dialling
 from zenmon_node import Compatibility, ZenMonitor, open_zen_monitor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from erlang_interop import Process
     from erlang_interop.testing.beam import Beam, Epmd
@@ -61,6 +63,12 @@ async def attacked(
     """A node that tests send wrong bytes; at the end the BEAM it is connected to must not have noticed."""
     async with attacking(opened, beam, epmd.port, cookie, caplog) as attacked:
         yield attacked
+
+
+@pytest.fixture
+def command(tmp_path: Path, epmd: Epmd, cookie: str) -> Command:
+    """The program, in the test cluster."""
+    return Command(tmp_path, epmd.port, cookie)
 
 
 # -- ZenMonitor; some modules have a ``zen`` of their own: a visible one, or with other intervals

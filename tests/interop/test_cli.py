@@ -18,13 +18,8 @@ from zenmon_node.cli import ExitStatus
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from erlang_interop.testing.beam import Beam, Epmd
+    from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory, Otp
-
-
-@pytest.fixture
-def command(tmp_path: Path, epmd: Epmd, cookie: str) -> Command:
-    return Command(tmp_path, epmd.port, cookie)
 
 
 @pytest.fixture

@@ -22,17 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from erlang_interop.testing.beam import Beam, Epmd
+    from erlang_interop.testing.beam import Beam
     from tests.command import Running
     from tests.conftest import BeamFactory
 
 #: Processes of each kind (named, or by pid) on each BEAM.
 EACH = 750
-
-
-@pytest.fixture
-def command(tmp_path: Path, epmd: Epmd, cookie: str) -> Command:
-    return Command(tmp_path, epmd.port, cookie)
 
 
 @pytest.fixture
