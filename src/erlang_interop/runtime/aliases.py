@@ -46,7 +46,7 @@ class Aliases:
             raise ValueError(f"alias mode {mode!r} is none of {', '.join(sorted(ALIAS_MODES))}")
         ref = ref or self._router.make_ref()
         self._table[ref] = (process, mode, priority)
-        process.aliases.append(ref)
+        process.aliases[ref] = None
         return ref
 
     def remove(self, process: LocalProcess, ref: Reference) -> bool:
@@ -55,7 +55,7 @@ class Aliases:
         if entry is None or entry[0] is not process:
             return False
         del self._table[ref]
-        process.aliases.remove(ref)
+        del process.aliases[ref]
         return True
 
     def monitor_ended(self, process: LocalProcess, ref: Reference) -> None:

@@ -99,14 +99,15 @@ class LocalProcess:
         self.trap_exit = False
         self.alive = True
         self.exit_reason: Term = None
-        self.names: list[Atom] = []
+        #: Keys alone: a name or an alias is taken back without looking at the others, however many there are.
+        self.names: dict[Atom, None] = {}
         #: Linked pid -> the link as this side knows it.
         self.links: dict[Pid, Link] = {}
         #: Monitors this process holds: reference -> what is watched (a pid of this node for local names).
         self.monitors: MonitorTable = {}
         #: Monitors on this process.
         self.watchers = Watchers()
-        self.aliases: list[Reference] = []
+        self.aliases: dict[Reference, None] = {}
         self.group_leader: Pid | None = router.default_group_leader
         self.trace_token: Token | None = None
         #: Serials of the last message sent and of the last one received with a token.

@@ -116,7 +116,7 @@ class Router:
         if holder is not None:
             raise NameAlreadyRegistered(f"{atom.name!r} is registered as {holder.pid}; unregister it first")
         self.names[atom] = process
-        process.names.append(atom)
+        process.names[atom] = None
 
     def unregister(self, name: Atom | str) -> None:
         """Take ``name`` back (``unregister/1``)."""
@@ -124,7 +124,7 @@ class Router:
         process = self.names.pop(atom, None)
         if process is None:
             raise BadName(f"{atom.name!r} is not registered on {self.name.name}")
-        process.names.remove(atom)
+        del process.names[atom]
 
     def whereis(self, name: Atom | str) -> Pid | None:
         """The process registered under ``name`` (``whereis/1``)."""
