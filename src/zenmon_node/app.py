@@ -186,7 +186,8 @@ class ZenMonitor:
         active = self._core.demonitor(ref, None if subscriber is None else subscriber.pid)
         if flush and not active:
             for process in [subscriber] if subscriber is not None else list(self._processes.values()):
-                process.discard_messages(lambda message: _is_down_of(message, ref))
+                if process.discard_message(lambda message: _is_down_of(message, ref)):
+                    break
         return True
 
     @asynccontextmanager

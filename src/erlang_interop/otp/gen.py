@@ -141,16 +141,20 @@ async def _call_as(process: Process, dest: MonitorTarget, request: Term, timeout
         raise CallError(
             _CALLING_SELF, f"{process.pid} calls itself, which can never answer: use a method, or send a message"
         )
-    ref = send_request(process, dest, request)
+    waiting = process.mailbox.set_aside()  # the answer is not among these, which may be very many
     try:
-        message = await process.receive(lambda message: is_response(message, ref), timeout=timeout)
-    except BaseException as error:
-        # Neither a DOWN nor an answer may turn up later, nor stay if it came between the end of the wait and now.
-        process.demonitor(ref)
-        process.discard_messages(lambda message: is_response(message, ref))
-        if isinstance(error, TimeoutError):
-            raise _timed_out(dest, timeout) from None
-        raise
+        ref = send_request(process, dest, request)
+        try:
+            message = await process.receive(lambda message: is_response(message, ref), timeout=timeout)
+        except BaseException as error:
+            # Neither a DOWN nor an answer may turn up later, nor stay if it came between the end of the wait and now.
+            process.demonitor(ref)
+            process.discard_messages(lambda message: is_response(message, ref))
+            if isinstance(error, TimeoutError):
+                raise _timed_out(dest, timeout) from None
+            raise
+    finally:
+        process.mailbox.put_back(waiting)
     process.demonitor(ref)  # still there if the answer came to the pid, from a node that knows no aliases
     return _result_of(process.node, message, dest)
 

@@ -157,6 +157,10 @@ class LocalProcess:
         """The process is no more; all its links, monitors and names are dealt with. Synchronous."""
         raise NotImplementedError
 
+    def discard_message(self, match: Callable[[Term], bool]) -> bool:
+        """Remove the oldest matching message that was not yet received; whether there was one."""
+        return False
+
     def discard_messages(self, match: Callable[[Term], bool]) -> int:
         """Remove matching messages that were not yet received, where there is such a place; how many there were."""
         return 0
@@ -234,9 +238,9 @@ class LocalProcess:
             True if the monitor was active. With both options: True if its message neither was nor will be delivered.
         """
         active = self._router.demonitor(self, ref)
-        flushed = 0
+        flushed = False
         if flush and not active:
-            flushed = self.discard_messages(
+            flushed = self.discard_message(
                 lambda message: type(message) is tuple and len(message) == 5 and message[1] == ref
             )
         return not flushed if flush and info else active

@@ -133,12 +133,14 @@ class Mailbox:
         if self._served >= CHECKPOINT_EVERY:
             self._served = 0
             await trio.lowlevel.checkpoint()  # before a message is taken: a cancelled receive loses none
-        messages = self._messages
         if match is None:
+            messages = self._messages
             while not messages and not self._first:
                 await self._park()
             return self.get_nowait()
-        passed_over: deque[Any] = deque()
+        # What is looked at is set aside, and what comes meanwhile is looked at next: nothing is looked at twice.
+        seen = deque[Any]()
+        messages = self.set_aside()
         try:
             while True:
                 if self.marked and self._first:
@@ -146,19 +148,31 @@ class Mailbox:
                         if match(first.message):
                             del self._first[index]
                             return self._taken(first)
-                while messages:
-                    message = messages.popleft()
-                    passed_over.append(message)  # so that it stays if ``match`` raises
-                    if not self.marked:
-                        if match(message):
-                            passed_over.pop()
-                            return message
-                    elif match(message.message if type(message) is Marked else message):
-                        passed_over.pop()
-                        return self._taken(message)
-                await self._park()
+                index = _index(messages, match, self.marked)
+                if index >= 0:
+                    message = messages[index]
+                    del messages[index]
+                    return self._taken(message) if self.marked else message
+                seen, messages = _joined(seen, messages), deque()
+                if not self._messages:
+                    await self._park()
+                messages = self.set_aside()
         finally:
-            messages.extendleft(reversed(passed_over))
+            self.put_back(_joined(seen, messages))
+
+    def set_aside(self) -> deque[Any]:
+        """Take all ordinary messages out, to be given to :meth:`put_back`. It costs the same however many they are.
+
+        Between the two what comes can be received without a look at what was there: for an answer, which can only come
+        once the question was asked (a BEAM has its receive markers for that).
+        """
+        messages, self._messages = self._messages, deque()
+        return messages
+
+    def put_back(self, messages: deque[Any]) -> None:
+        """Put what was set aside back in front of what has come meanwhile."""
+        messages.extend(self._messages)
+        self._messages = messages
 
     def _get_marked_nowait(self) -> Term:
         if self._first:
@@ -177,6 +191,21 @@ class Mailbox:
         traced = self._received is not None and self._received(token)
         self.marked = traced or self._marks > 0 or bool(self._first)
         return message
+
+    def discard_first(self, match: Callable[[Term], bool]) -> bool:
+        """Remove the oldest message for which ``match`` is true, and look no further; whether there was one."""
+        if self._first:
+            index = _index(self._first, match, True)
+            if index >= 0:
+                del self._first[index]
+                return True
+        index = _index(self._messages, match, self.marked)
+        if index < 0:
+            return False
+        if type(self._messages[index]) is Marked:
+            self._marks -= 1
+        del self._messages[index]
+        return True
 
     def discard(self, match: Callable[[Term], bool]) -> int:
         """Remove the messages for which ``match`` is true; how many there were."""
@@ -200,6 +229,24 @@ class Mailbox:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+def _index(messages: deque[Any], match: Callable[[Term], bool], marked: bool) -> int:
+    """Where the oldest message is for which ``match`` is true; -1 if there is none."""
+    if marked:
+        return next((index for index, message in enumerate(messages) if match(_bare(message))), -1)
+    for index, message in enumerate(messages):
+        if match(message):
+            return index
+    return -1
+
+
+def _joined(older: deque[Any], newer: deque[Any]) -> deque[Any]:
+    """Both, in one of the two: nothing is copied where nothing is older."""
+    if not older:
+        return newer
+    older.extend(newer)
+    return older
 
 
 def _bare(message: Any) -> Term:

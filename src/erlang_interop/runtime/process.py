@@ -69,6 +69,10 @@ class Process(LocalProcess):
         """Stop the task."""
         self.scope.cancel()
 
+    def discard_message(self, match: Callable[[Term], bool]) -> bool:
+        """Take the oldest matching message out of the mailbox."""
+        return self.mailbox.discard_first(match)
+
     def discard_messages(self, match: Callable[[Term], bool]) -> int:
         """Take matching messages out of the mailbox."""
         return self.mailbox.discard(match)
@@ -143,15 +147,19 @@ class Process(LocalProcess):
             SpawnError: there is no process; ``.reason`` says why, as the error answer of ``spawn_request``.
         """
         tag = self.make_ref()  # so that this answer is mistaken for no other, and found by nobody else
-        ref = self.spawn_request(
-            node, module, function, args, link=link, monitor=monitor, reply_tag=tag, options=options
-        )
+        waiting = self.mailbox.set_aside()  # the answer is not among these
         try:
-            answer: Any = await self.receive(lambda message: type(message) is tuple and message[:2] == (tag, ref))
-        except BaseException:
-            self.spawn_request_abandon(ref)
-            self.discard_messages(lambda message: type(message) is tuple and message[:2] == (tag, ref))
-            raise
+            ref = self.spawn_request(
+                node, module, function, args, link=link, monitor=monitor, reply_tag=tag, options=options
+            )
+            try:
+                answer: Any = await self.receive(lambda message: type(message) is tuple and message[:2] == (tag, ref))
+            except BaseException:
+                self.spawn_request_abandon(ref)
+                self.discard_messages(lambda message: type(message) is tuple and message[:2] == (tag, ref))
+                raise
+        finally:
+            self.mailbox.put_back(waiting)
         if answer[2] != OK:
             raise SpawnError(atom_of(node).name, f"{atom_of(module).name}:{atom_of(function).name}", answer[3])
         return (answer[3], ref) if monitor else answer[3]

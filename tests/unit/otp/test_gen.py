@@ -342,3 +342,21 @@ def test_shown_terms_are_cut() -> None:
     assert gen.shown_term(Atom("ok")) == "ok"
     assert len(gen.shown_term([1] * 10_000)) == gen.SHOWN_REASON
     assert "object" in gen.shown_term(object())
+
+
+async def test_a_call_looks_at_no_message_that_waits(one_node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    await Calculator.start(one_node, name="calc")
+    looked_at = []
+
+    def counting(message: Term, ref: Reference) -> bool:
+        looked_at.append(message)
+        return is_response(message, ref)
+
+    is_response = gen.is_response
+    monkeypatch.setattr(gen, "is_response", counting)
+    async with one_node.open_process() as me:
+        for number in range(1000):
+            one_node.send(me.pid, number)
+        assert await gen.call(me, "calc", (Atom("add"), 1, 2)) == 3
+        assert len(looked_at) == 1
+        assert [me.receive_nowait() for _ in range(1000)] == list(range(1000))

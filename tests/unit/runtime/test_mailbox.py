@@ -47,6 +47,71 @@ async def test_a_match_that_raises_loses_nothing() -> None:
     assert [mailbox.get_nowait() for _ in range(3)] == [1, 0, 2]
 
 
+async def test_a_selective_receive_looks_at_nothing_twice() -> None:
+    mailbox, looked_at = Mailbox(), 0
+
+    def wanted(message: object) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return message == "wanted"
+
+    for number in range(1000):
+        mailbox.put(number)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.get, wanted)
+        for message in [*range(100), "wanted", "late"]:
+            await trio.testing.wait_all_tasks_blocked()
+            mailbox.put(message)
+    assert looked_at == 1000 + 100 + 1
+    assert [mailbox.get_nowait() for _ in range(len(mailbox))] == [*range(1000), *range(100), "late"]
+
+
+async def test_a_selective_receive_may_put_what_it_looks_at_next() -> None:
+    mailbox = Mailbox()
+    for number in range(3):
+        mailbox.put(number)
+
+    def wanted(message: object) -> bool:
+        if message == 1:
+            mailbox.put("wanted")
+        return message == "wanted"
+
+    assert await mailbox.get(wanted) == "wanted"
+    assert [mailbox.get_nowait() for _ in range(3)] == [0, 1, 2]
+
+
+async def test_what_is_set_aside_is_in_front_again_afterwards() -> None:
+    mailbox = Mailbox()
+    mailbox.put(1)
+    older = mailbox.set_aside()
+    mailbox.put(2)
+    mailbox.put(3)
+    assert await mailbox.get(lambda message: message in (1, 2)) == 2
+    mailbox.put_back(older)
+    assert [mailbox.get_nowait() for _ in range(2)] == [1, 3]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_one_message_is_discarded_without_a_look_at_those_behind_it(marked: bool) -> None:
+    mailbox, looked_at = Mailbox(), []
+    for number in range(6):
+        if marked:
+            mailbox.put_marked(Marked(number, UNCHANGED, number > 3))
+        else:
+            mailbox.put(number)
+
+    def match(message: object) -> bool:
+        looked_at.append(message)
+        return message in (2, 3)
+
+    assert mailbox.discard_first(match) is True
+    assert looked_at == ([4, 5, 0, 1, 2] if marked else [0, 1, 2])
+    assert mailbox.discard_first(lambda message: message == 4) is True
+    assert mailbox.discard_first(lambda message: message == 7) is False
+    assert [mailbox.get_nowait() for _ in range(4)] == ([5, 0, 1, 3] if marked else [0, 1, 3, 5])
+    assert not mailbox.marked
+
+
 async def test_a_cancelled_receive_loses_nothing() -> None:
     mailbox = Mailbox()
     for number in range(CHECKPOINT_EVERY * 2):
