@@ -8,12 +8,16 @@ those of the manual, *Distribution Protocol, Link Protocol*, mandatory since OTP
                                            └──────── link() ───────┘        ACTIVE ─ UNLINK_ID, EXIT received ─► GONE
 
 The receiver of ``UNLINK_ID`` answers ``UNLINK_ID_ACK`` with the same id, whatever state the link is in and also when
-there is none, before it sends anything else to that process. GONE means: forget the object.
+there is none, before it sends anything else to that process. GONE means: forget the object. Compiled, for then the
+garbage collector need not look at links, of which there may be very many.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import final
+
+from .._native import mypyc_attr
 
 __all__ = ["Link", "LinkState", "UnlinkIds"]
 
@@ -43,6 +47,8 @@ class UnlinkIds:
         return self._last
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Link:
     """One link as its process here knows it. Made when ``LINK`` is sent or received: it starts ACTIVE."""
 
