@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from benchmarks import micro, report
-from benchmarks.contest import CONTENDERS, PROJECT, BenchmarkError, Results, built_fixtures, otp_root, run_rounds
+from benchmarks.contenders import CONTENDERS, PROJECT, BenchmarkError
+from benchmarks.contest import Results, built_fixtures, otp_root, run_rounds
 from benchmarks.workloads import GROUPS, ROWS, ZEN_ROWS
 from erlang_interop.errors import ErlangInteropError
 
 if TYPE_CHECKING:
-    from benchmarks.contest import Contender
+    from benchmarks.contenders import Contender
 
 DOCUMENT: Final = PROJECT / "docs" / "benchmarks.md"
 DEFAULT_CONTENDERS: Final = {

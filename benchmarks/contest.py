@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import IO, TYPE_CHECKING, Final, Literal
+from typing import IO, TYPE_CHECKING, Final
 
 import trio
 
-from benchmarks.workloads import GROUPS, Row
+from benchmarks.contenders import PROJECT, BenchmarkError, Contender, MissingPeerError, library_command
+from benchmarks.outside import MEASUREMENTS, Target
+from benchmarks.workloads import GROUPS, OUTSIDE, Row
 from erlang_interop.errors import ErlangInteropError
 from erlang_interop.etf.text import format_term
 from erlang_interop.terms import Atom
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from erlang_interop.terms import Term
 
-PROJECT: Final = Path(__file__).resolve().parent.parent
 BEAM_ARGUMENTS: Final = ("+S", "1:1", "-kernel", "connect_all", "false")
 """A BEAM on one core, as our node is, whose `global` stays out of what is measured."""
 GROUP_LIMIT_S: Final = 120.0
@@ -61,43 +62,6 @@ def built_fixtures() -> Path | None:
     return PROJECT / built.stdout.strip() if built.returncode == 0 else None
 
 
-class BenchmarkError(Exception):
-    """A run failed; the message has what the peer printed."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Who is measured.
-
-    Attributes:
-        key: Its name on the command line.
-        title: Its name in the table.
-        process: The kind of process that takes the load: a ``beam``'s, or ``inline`` or ``mailbox`` of our node.
-        build: Our node's build: ``installed`` (compiled where a compiler was at hand) or ``pure`` (the source tree).
-    """
-
-    key: str
-    title: str
-    process: Literal["beam", "inline", "mailbox"]
-    build: Literal["installed", "pure"] = "installed"
-
-    def takes_part_in(self, group: str) -> bool:
-        """False where it would be another contender once more: a Proxy is an inline server in any case."""
-        return self.process != "mailbox" or group != "zen_proxy"
-
-
-CONTENDERS: Final = {
-    contender.key: contender
-    for contender in (
-        Contender("beam", "BEAM", "beam"),
-        Contender("inline", "Python, inline server", "inline"),
-        Contender("mailbox", "Python, mailbox", "mailbox"),
-        Contender("pure", "interpreted, inline server", "inline", "pure"),
-        Contender("pure-mailbox", "interpreted, mailbox", "mailbox", "pure"),
-    )
-}
-
-
 @dataclass
 class Results:
     """All figures of all rounds."""
@@ -106,6 +70,8 @@ class Results:
     rounds: list[dict[str, Figures]] = field(default_factory=list)
     builds: dict[str, str] = field(default_factory=dict)
     """Contender to what its peer said of its build."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Title of a library whose peer cannot be built here, to why."""
 
     def values(self, contender: str, workload: str, figure: str) -> list[float]:
         """One figure, a value for each round that has it."""
@@ -156,20 +122,38 @@ async def run_rounds(
         BenchmarkError: A run failed.
         BeamDiedError: A BEAM does not start.
     """
-    results = Results(contenders)
-    with Epmd.start(root) as epmd:
+    options = {Atom("seconds"): seconds, Atom("monitors"): monitors, Atom("zen_monitors"): zen_monitors}
+    with Epmd.start(root) as epmd, tempfile.TemporaryDirectory() as folder:
+        present: list[Contender] = []
+        results = Results(present)
+        commands = {}
+        for contender in contenders:
+            try:
+                commands[contender.key] = _command(contender, root, Path(folder))
+                present.append(contender)
+            except MissingPeerError as error:
+                results.missing[contender.title] = str(error)
+                progress(f"without {contender.title}: {error}")
         for number in range(rounds):
             results.rounds.append({})
-            for contender in contenders if number % 2 == 0 else reversed(contenders):
+            for contender in present if number % 2 == 0 else reversed(present):
                 progress(f"round {number + 1} of {rounds}: {contender.title}")
-                run = _Run(root, ebin, epmd.port, contender)
+                run = _Run(root, ebin, epmd.port, contender, commands[contender.key])
                 figures, build = await run.measure(
-                    [group for group in groups if contender.takes_part_in(group)],
-                    {Atom("seconds"): seconds, Atom("monitors"): monitors, Atom("zen_monitors"): zen_monitors},
+                    [group for group in groups if contender.takes_part_in(group)], options
                 )
                 results.rounds[-1][contender.key] = figures
                 results.builds[contender.key] = build
     return results
+
+
+def _command(contender: Contender, root: Path, folder: Path) -> list[str]:
+    """What starts the contender's peer, but for the node's name; nothing for a BEAM."""
+    if contender.process == "beam":
+        return []
+    if contender.is_library:
+        return library_command(contender.process, root, folder)
+    return [sys.executable, "-m", "benchmarks.peer", "--process", contender.process]
 
 
 @dataclass(frozen=True)
@@ -195,11 +179,12 @@ async def _cancel_at_end(output: IO[bytes], scope: trio.CancelScope) -> None:
 class _Run:
     """One driver and one peer, from their start to their end."""
 
-    def __init__(self, root: Path, ebin: Path, epmd_port: int, contender: Contender) -> None:
+    def __init__(self, root: Path, ebin: Path, epmd_port: int, contender: Contender, command: list[str]) -> None:
         self._root = root
         self._ebin = ebin
         self._epmd_port = epmd_port
         self._contender = contender
+        self._command = command
         self._cookie = secrets.token_hex(8)
         self._number = next(_numbers)
 
@@ -215,13 +200,34 @@ class _Run:
         async with self._peer(peer_name) as peer, self._beam(f"driver{self._number}@127.0.0.1") as driver:
             if await driver.eval(f"net_kernel:connect_node('{peer_name}').") is not True:
                 raise BenchmarkError(f"the driver cannot connect to {self._contender.title}")
+            target = await self._target(peer_name, peer.os_pid, driver, float(options[Atom("seconds")]))
             for group in groups:
+                if group in OUTSIDE:
+                    figures |= await trio.to_thread.run_sync(MEASUREMENTS[group], target)
+                    continue
                 all_options = {**options, Atom("groups"): [Atom(group)], Atom("peer_os_pid"): peer.os_pid}
                 source = f"bench_driver:run('{peer_name}', {format_term(all_options)})."
                 for result in await self._evaluate(driver, peer, source):
                     named = {key.name: value for key, value in result.items()}
                     figures[named.pop("workload").name] = named
         return figures, peer.build
+
+    async def _target(self, name: str, os_pid: int, driver: Beam, seconds: float) -> Target:
+        alive = name.partition("@")[0]
+        port = await driver.eval(f'{{port, Port, _}} = erl_epmd:port_please("{alive}", {{127,0,0,1}}), Port.')
+        assert isinstance(port, int)
+        return Target(
+            self._contender,
+            name,
+            port,
+            os_pid,
+            self._cookie,
+            driver.name,
+            self._epmd_port,
+            self._root,
+            BEAM_ARGUMENTS,
+            seconds,
+        )
 
     async def _evaluate(self, driver: Beam, peer: _Peer, source: str) -> Term:
         """Evaluate in the driver, for as long as our peer lives."""
@@ -248,7 +254,7 @@ class _Run:
                 await peer.eval("bench_peer:start().")
                 yield _Peer(peer.pid, f"OTP {peer.release}", None)
             return
-        async with self._python(name) as started:
+        async with self._program(name) as started:
             yield started
 
     @asynccontextmanager
@@ -263,15 +269,13 @@ class _Run:
             beam.close()
 
     @asynccontextmanager
-    async def _python(self, name: str) -> AsyncIterator[_Peer]:
-        command = [sys.executable, "-m", "benchmarks.peer", name, "--epmd-port", str(self._epmd_port)]
-        command += ["--process", self._contender.process]
+    async def _program(self, name: str) -> AsyncIterator[_Peer]:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment["ZENMON_COOKIE"] = self._cookie
+        environment |= {"ZENMON_COOKIE": self._cookie, "ERL_EPMD_PORT": str(self._epmd_port)}
         if self._contender.build == "pure":
             environment["PYTHONPATH"] = str(PROJECT / "src")
         with tempfile.TemporaryFile() as log:
-            peer = _start(command, environment, log)
+            peer = _start([*self._command, name], environment, log)
             assert peer.stdin is not None
             assert peer.stdout is not None
             try:

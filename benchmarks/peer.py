@@ -1,6 +1,6 @@
 """Our end of the benchmarks: a node whose process ``sink`` answers what ``bench_peer`` of rebar_fixtures answers.
 
-    python -m benchmarks.peer py@127.0.0.1 --epmd-port 4369 --process inline      (ZENMON_COOKIE holds the cookie)
+    python -m benchmarks.peer --process inline py@127.0.0.1  (ZENMON_COOKIE holds the cookie, ERL_EPMD_PORT epmd's port)
 
 Two kinds of that process: an inline server, as the node's own services are, and a task with a mailbox, as users write
 them. Prints ``ready`` and which build it is; ends when its standard input does.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from benchmarks.zen_peer import ZenPeer
-from erlang_interop import Atom, EpmdAddress, Exit, InlineServer, Pid, Reference, open_node, terms
+from erlang_interop import Atom, Exit, InlineServer, Pid, Reference, etf, open_node, terms
 from erlang_interop.otp import gen
 from erlang_interop.wire import channel
 
@@ -34,6 +34,10 @@ NORMAL: Final = Atom("normal")
 OK: Final = Atom("ok")
 PAYLOAD: Final = b"payload"
 FINISH: Final = (Atom("finish"), NORMAL)
+
+#: As in ``bench_load``.
+REPETITIONS: Final = 7
+REPETITION_NS: Final = 10_000_000
 
 SLICE: Final = 1000
 """Bulk work takes a checkpoint after so many items, as the node's own does."""
@@ -63,8 +67,10 @@ class Sink(InlineServer):
             Atom("blast"): self._blast,
             Atom("call_me"): self._call_me,
             Atom("bulk_back"): self._bulk_back,
-            Atom("mkpids"): self._make_pids,
+            Atom("mkpids"): partial(self._make_pids, self._start_idle),
+            Atom("mkown"): partial(self._make_pids, self._spawn_idle if self._mailbox else self._start_idle),
             Atom("monitor_all"): self._monitor_all,
+            Atom("watch"): self._monitor_all,
         }
         self._zen = zen
 
@@ -79,8 +85,10 @@ class Sink(InlineServer):
             self._me.node.start_task(self._kill_all)
             return
         tag = message[0]
-        if tag == GEN_CAST and message[1][0] == WORK:
+        if tag == GEN_CAST:
             self._count += 1
+            if message[1][0] != WORK:
+                self._bulk = message[1]
         elif tag == GEN_CALL:
             gen.reply(self._me, message[1], message[2][1])
         elif tag == DOWN:
@@ -94,6 +102,8 @@ class Sink(InlineServer):
         elif tag == Atom("bulk"):
             self._bulk = message[3]
             self._me.send(message[1], (message[2], OK))
+        elif tag == Atom("codec"):
+            self._me.send(message[1], (message[2], codec(message[3])))
         elif tag == Atom("zen"):
             self._zen.handle(*message[1:])
         else:
@@ -138,9 +148,15 @@ class Sink(InlineServer):
         for _ in range(times):
             await self._me.send(sender, (ref, self._bulk))
 
-    async def _make_pids(self, sender: Pid, ref: Reference, count: int) -> None:
+    def _start_idle(self) -> Pid:
+        return self._me.node.start_inline(Idle())
+
+    def _spawn_idle(self) -> Pid:
+        return self._me.node.spawn(idle)
+
+    async def _make_pids(self, make: Callable[[], Pid], sender: Pid, ref: Reference, count: int) -> None:
         for index in range(count):
-            self._pids.append(self._me.node.start_inline(Idle()))
+            self._pids.append(make())
             if index % SLICE == 0:
                 await trio.lowlevel.checkpoint()
         self._me.send(sender, (ref, self._pids))
@@ -176,6 +192,12 @@ class Idle(InlineServer):
     def handle_message(self, message: Term) -> None:
         if message == FINISH:
             raise Exit(NORMAL)
+
+
+async def idle(process: Process) -> None:
+    """The same as a task."""
+    while await process.receive() != FINISH:
+        pass
 
 
 class Asker(InlineServer):
@@ -229,14 +251,37 @@ def is_answer(ref: Reference, message: Term) -> bool:
     return bool(message[0] == ref)
 
 
+def codec(data: bytes) -> tuple[float, float, bytes]:
+    """What decoding ``data`` and encoding its term take in nanoseconds, and what came out of the latter."""
+    decode_ns = least_ns(lambda: etf.decode(data))
+    term = etf.decode(data)
+    return decode_ns, least_ns(lambda: etf.encode(term)), etf.encode(term)
+
+
+def least_ns(work: Callable[[], object]) -> float:
+    """As ``bench_load:least_ns/1``."""
+    times = 1
+    while (spent := repeated_ns(work, times)) < REPETITION_NS:
+        times *= 2
+    return min(spent, *(repeated_ns(work, times) for _ in range(REPETITIONS - 1))) / times
+
+
+def repeated_ns(work: Callable[[], object], times: int) -> int:
+    """Nanoseconds for so many times."""
+    start = time.perf_counter_ns()
+    for _ in range(times):
+        work()
+    return time.perf_counter_ns() - start
+
+
 def percentile(percent: int, values: list[float]) -> float:
     """As ``bench_load:percentile/2``."""
     return sorted(values)[max(1, round(len(values) * percent / 100)) - 1]
 
 
-async def serve(name: str, epmd_port: int, process: str) -> None:
+async def serve(name: str, process: str) -> None:
     """Be the peer until standard input ends."""
-    async with open_node(name, epmd=EpmdAddress(port=epmd_port)) as node:
+    async with open_node(name) as node:
         zen = ZenPeer(node, mailbox=process == "mailbox")
         if process == "mailbox":
             node.spawn(mailbox_sink, zen, name="sink")
@@ -251,10 +296,9 @@ def main() -> None:
     """Read the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
-    parser.add_argument("--epmd-port", type=int, required=True)
     parser.add_argument("--process", choices=["inline", "mailbox"], default="inline")
     arguments = parser.parse_args()
-    trio.run(serve, arguments.name, arguments.epmd_port, arguments.process)
+    trio.run(serve, arguments.name, arguments.process)
 
 
 if __name__ == "__main__":

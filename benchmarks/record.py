@@ -12,11 +12,10 @@ import subprocess
 import sys
 from typing import Final
 
-from benchmarks.contest import PROJECT
+from benchmarks.bare import join
+from benchmarks.contenders import PROJECT
 from benchmarks.micro import PEER, RECORDED, frames
-from erlang_interop.flags import OFFERED
 from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
-from erlang_interop.wire.handshake import Established, Initiator
 
 US: Final = "sink_node@127.0.0.1"
 _END: Final = b"the_end"
@@ -66,7 +65,7 @@ def main() -> None:
 def _record(beam: Beam, cookie: str, load: str) -> bytes:
     port = beam.eval_sync(f'{{port, P, _}} = erl_epmd:port_please("{PEER.partition("@")[0]}", {{127,0,0,1}}), P.')
     with socket.create_connection(("127.0.0.1", port), timeout=10.0) as sock:
-        recorded = bytearray(_join(sock, cookie))
+        recorded = bytearray(join(sock, US, PEER, cookie))
         node = f"Node = '{US}'"
         # <9.1.0> of our node, as the BEAM reads it from the external form.
         pid = f'Pid = binary_to_term(<<131, 88, 119, {len(US)}, "{US}", 0:24, 1, 0:32, 7:32>>)'
@@ -82,19 +81,6 @@ def _record(beam: Beam, cookie: str, load: str) -> bytes:
             break
         kept.append(frame)
     return b"".join(kept)
-
-
-def _join(sock: socket.socket, cookie: str) -> bytes:
-    """Do the handshake; what came behind it."""
-    initiator = Initiator(US, PEER, OFFERED, 7, cookie, secrets.randbits(32))
-    while True:
-        sock.sendall(initiator.data_to_send())
-        data = sock.recv(65536)
-        if not data:
-            raise initiator.connection_lost()
-        for event in initiator.receive_data(data):
-            if isinstance(event, Established):
-                return event.trailing_data
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from typing import Any, Final
 
 import trio
 
-from benchmarks.contest import PROJECT, built_fixtures, otp_root
+from benchmarks.contenders import PROJECT
+from benchmarks.contest import built_fixtures, otp_root
 from benchmarks.report import amount, as_markdown, as_text
 from benchmarks.scale_meter import Phase
 from erlang_interop.errors import ErlangInteropError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Metric = Literal["per_second", "p50_us", "p99_us", "p50_ms", "bytes_each"]
+Metric = Literal["per_second", "p50_us", "p99_us", "p50_ms", "bytes_each", "ns_each", "megabytes"]
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,8 @@ class Row:
     """One line of the table.
 
     Attributes:
-        label: The family of the workload, W1 to W7.
-        group: The group of ``bench_driver`` that measures it.
+        label: The family of the workload: W1 to W7, "ETF", "start", "memory".
+        group: The group that measures it: one of ``bench_driver``, or one of :data:`OUTSIDE`.
         workload: Its name in the driver's results.
         metric: Which figure of the result. More is better for rates, less for times and memory.
         title: In words. "Peer" is the node that is measured; the driver is a BEAM.
@@ -34,6 +34,7 @@ class Row:
 
 ROWS: Final = (
     Row("W1", "casts_in", "receive_casts", "per_second", "small casts to the peer, /s"),
+    Row("W1", "capacity", "replayed_casts", "per_second", "… recorded ones from a sender that is no limit, /s"),
     Row("W2", "casts_out", "send_casts", "per_second", "small casts from the peer, /s"),
     Row("W3", "calls_in", "answer_calls", "p50_us", "one request to the peer and its answer, median µs"),
     Row("W3", "calls_in", "answer_calls", "p99_us", "… 99th percentile µs"),
@@ -46,6 +47,8 @@ ROWS: Final = (
     Row("W3", "calls_out", "make_calls_64", "per_second", "… by 64 callers side by side, /s"),
     Row("W4", "bulk", "receive_bulk", "per_second", "{Pid, normal} to the peer, 100,000 in a term, items/s"),
     Row("W4", "bulk", "send_bulk", "per_second", "the same from the peer, items/s"),
+    Row("W4", "batches", "receive_batches", "per_second", "{subscribe, Pid} to the peer, 5,000 in a cast, items/s"),
+    Row("W4", "batches", "send_batches", "per_second", "the same from the peer, items/s"),
     Row("W5", "monitors_out", "set_monitors", "per_second", "monitors set on processes of the peer, /s"),
     Row("W5", "monitors_out", "send_downs", "per_second", "… these end: DOWNs from the peer, /s"),
     Row("W5", "monitors_out", "answer_noproc", "per_second", "… monitors on processes that are gone, DOWNs/s"),
@@ -54,6 +57,25 @@ ROWS: Final = (
     Row("W5", "monitors_in", "receive_downs", "per_second", "… these end: DOWNs to the peer, /s"),
 )
 """Names of groups and workloads are those of ``bench_driver``; a name it does not know stops the run."""
+
+CODEC_ROWS: Final = (
+    Row("ETF", "codec", "decode_mixed", "ns_each", "decode events of mixed terms, ns each"),
+    Row("ETF", "codec", "encode_mixed", "ns_each", "encode them, ns each"),
+    Row("ETF", "codec", "decode_dead_summary", "ns_each", "decode a summary of 10,000 {Pid, normal}, ns an item"),
+    Row("ETF", "codec", "encode_dead_summary", "ns_each", "encode it, ns an item"),
+    Row("ETF", "codec", "decode_batch", "ns_each", "decode a cast of 5,000 {subscribe, Pid}, ns an item"),
+    Row("ETF", "codec", "encode_batch", "ns_each", "encode it, ns an item"),
+)
+"""The codec alone, beside ``binary_to_term`` and ``term_to_binary``."""
+
+FOOTPRINT_ROWS: Final = (
+    Row("start", "start", "ping", "p50_ms", "a program starts, pings a node, ends, ms"),
+    Row("memory", "idle", "idle_node", "megabytes", "resident memory of an idle node, MB"),
+    Row("memory", "memory", "process_bytes", "bytes_each", "an idle process, bytes"),
+    Row("memory", "memory", "monitor_bytes", "bytes_each", "a native monitor, where it was set, bytes"),
+    Row("memory", "memory", "monitored_bytes", "bytes_each", "a native monitor, where its target is, bytes"),
+)
+"""Start and size."""
 
 ZEN_ROWS: Final = (
     Row("W6", "zen_proxy", "zen_subscribe", "per_second", "subscriptions to processes of the peer, 5,000 a cast, /s"),
@@ -73,4 +95,10 @@ ZEN_ROWS: Final = (
 )
 """ZenMonitor's: the peer as Proxy, and as Local; the driver is the other side."""
 
-GROUPS: Final = tuple(dict.fromkeys(row.group for row in (*ROWS, *ZEN_ROWS)))
+ALL_ROWS: Final = (*ROWS, *ZEN_ROWS, *CODEC_ROWS, *FOOTPRINT_ROWS)
+
+OUTSIDE: Final = ("idle", "start", "capacity")
+"""Groups that ``bench_driver`` has no part in: see :mod:`benchmarks.outside`."""
+
+GROUPS: Final = ("idle", *(group for group in dict.fromkeys(row.group for row in ALL_ROWS) if group != "idle"))
+"""All groups, in the order in which they are measured. A node is idle before the others."""

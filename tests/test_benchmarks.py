@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from benchmarks import report
-from benchmarks.contest import CONTENDERS, PROJECT, Results
-from benchmarks.workloads import GROUPS, ROWS, ZEN_ROWS
+from benchmarks.contenders import CONTENDERS, PROJECT
+from benchmarks.contest import Results
+from benchmarks.outside import MEASUREMENTS
+from benchmarks.workloads import ALL_ROWS, GROUPS, OUTSIDE, ROWS, ZEN_ROWS
 
 DRIVERS = PROJECT / "rebar_fixtures" / "apps" / "fixture_bench" / "src"
-DRIVER = (DRIVERS / "bench_driver.erl").read_text() + (DRIVERS / "bench_zen.erl").read_text()
+DRIVER = "".join((DRIVERS / f"{module}.erl").read_text() for module in ("bench_driver", "bench_zen", "bench_memory"))
 
 
 def test_driver_knows_every_group_and_workload() -> None:
     groups = DRIVER.partition("\nworkloads() ->")[2].partition("].")[0]
-    assert set(groups.strip(" \n[").replace("\n", " ").split(", ")) == set(GROUPS)
-    for row in (*ROWS, *ZEN_ROWS):
-        assert f"%% | {row.workload}" in DRIVER or f", {row.workload}" in DRIVER, row
+    assert set(groups.replace("[", "").replace(" ", "").replace("\n", "").split(",")) == set(GROUPS) - set(OUTSIDE)
+    for row in ALL_ROWS:
+        if row.group not in OUTSIDE:
+            assert f"%% | {row.workload}" in DRIVER or f", {row.workload}" in DRIVER, row
+    assert set(MEASUREMENTS) == set(OUTSIDE)
 
 
 def test_group_of_proxies_is_measured_once() -> None:
     measured = [key for key, contender in CONTENDERS.items() if contender.takes_part_in("zen_proxy")]
     assert measured == ["beam", "inline", "pure"]
-    assert all(contender.takes_part_in("zen_local") for contender in CONTENDERS.values())
+    assert all(contender.takes_part_in("zen_local") != contender.is_library for contender in CONTENDERS.values())
 
 
 def of_two_rounds() -> Results:

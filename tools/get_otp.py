@@ -4,6 +4,7 @@
     tools/get_otp.py                    all of them: 25, 27, 28 and 29, in parallel
     tools/get_otp.py 25 29              these two
     tools/get_otp.py --print-root 25    where OTP 25 lives (or would live)
+    tools/get_otp.py --jinterface       Erlang's library for Java, for the benchmarks alone; prints where its jar is
 
 They go to ``${XDG_CACHE_HOME:-~/.cache}/zenmon-node/otp/<release>``; below it ``bin/{erl,erlc,epmd,escript}``.
 Two sources:
@@ -112,6 +113,29 @@ def install(release: int) -> str:
         raise CannotInstallError(
             f"{root}: {error.strerror or error} (set XDG_CACHE_HOME to use another folder)"
         ) from error
+
+
+def install_jinterface() -> Path:
+    """Make sure that Erlang's library for Java is there, as OTP 25's package has it: its jar.
+
+    Raises:
+        CannotInstallError: it cannot be fetched.
+    """
+    folder = otp_root(25).with_name("jinterface")
+    jar = folder / "usr/share/java/OtpErlang.jar"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_suffix(".lock")):
+        if (folder / ".complete").is_file():
+            return jar
+        if folder.exists():
+            shutil.rmtree(folder)
+        apt = PrivateApt(folder / "apt", SUITES[25])
+        apt.update()
+        apt.download_alone(["erlang-jinterface"], folder / "debs")
+        deb = one((folder / "debs").glob("*.deb"), "package erlang-jinterface")
+        run(["dpkg-deb", "--extract", str(deb), str(folder)], what=deb.name, limit=COMMAND_LIMIT_S)
+        (folder / ".complete").touch()
+    return jar
 
 
 @contextmanager
@@ -238,8 +262,12 @@ class PrivateApt:
         """Download packages and the libraries they need."""
         plan = self._apt("--simulate", "install", *packages, what=f"the packages of Debian {self.suite}")
         names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+        self.download_alone(list(filter(WANTED.match, names)), folder)
+
+    def download_alone(self, packages: Sequence[str], folder: Path) -> None:
+        """Download packages without what they need."""
         folder.mkdir()
-        self._apt("download", *filter(WANTED.match, names), what=f"the packages of Debian {self.suite}", folder=folder)
+        self._apt("download", *packages, what=f"the packages of Debian {self.suite}", folder=folder)
 
     def _apt(self, *arguments: str, what: str, folder: Path | None = None) -> str:
         environment = self.environment | {"APT_CONFIG": str(self.configuration), "LC_ALL": "C"}
@@ -409,9 +437,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--print-root", metavar="RELEASE", type=int, help="print the folder of a release and do nothing else"
     )
+    parser.add_argument("--jinterface", action="store_true", help="install Erlang's library for Java, and nothing else")
     options = parser.parse_args(arguments)
     if options.print_root is not None:
         print(otp_root(options.print_root))
+        return 0
+    if options.jinterface:
+        try:
+            print(install_jinterface())
+        except (CannotInstallError, OSError) as error:
+            print(f"JInterface cannot be installed: {error}", file=sys.stderr)
+            return 1
         return 0
     releases: list[int] = options.releases or RELEASES
     unknown = [str(release) for release in releases if release not in RELEASES]

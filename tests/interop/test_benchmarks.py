@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from benchmarks.contest import CONTENDERS, run_rounds
+from benchmarks.contenders import CONTENDERS
+from benchmarks.contest import run_rounds
 from benchmarks.workloads import ZEN_ROWS
 
 from erlang_interop.testing.beam import find_otp_roots

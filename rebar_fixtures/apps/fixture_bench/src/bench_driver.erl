@@ -9,6 +9,9 @@
 %% | gen_server_calls, gen_server_calls_64 | W3 with gen_server:call: monitor and demonitor included          |
 %% | make_calls, make_calls_64 | W3 the other way: the peer calls `echo` on the driver's node                 |
 %% | receive_bulk, send_bulk | W4: one term {dead_summary, [{Pid, normal}]} of 100,000 items, counted in items |
+%% | receive_batches, send_batches | W4: casts of 5,000 {subscribe, Pid}, counted in items                |
+%% | decode_mixed, decode_dead_summary, decode_batch | binary_to_term at the peer, least of some repetitions, per item |
+%% | encode_mixed, encode_dead_summary, encode_batch | term_to_binary, the same                           |
 %% | set_monitors   | W5: monitors set on processes of the peer                                               |
 %% | send_downs     | W5: the peer ends these processes, until all DOWNs are here                             |
 %% | answer_noproc  | W5: monitors on processes that are gone, until all DOWNs are here                       |
@@ -16,7 +19,7 @@
 %% | monitor_driver | W5: the peer sets monitors on processes of the driver                                   |
 %% | receive_downs  | W5: these processes end, until the peer has all DOWNs                                   |
 %%
-%% The groups zen_proxy and zen_local are bench_zen's.
+%% The group memory is bench_memory's, the groups zen_proxy and zen_local are bench_zen's.
 %%
 %% A result is a map: workload, count, microseconds (wall), per_second, and where they apply p50_us, p99_us (latency of
 %% one call), driver_cpu_us and peer_cpu_us (CPU of each operating system process for one item; both need Linux).
@@ -26,6 +29,11 @@
 -define(WARM_UP, 3000).
 -define(WARM_UP_CALLS, 640).
 -define(BULK_ITEMS, 100000).
+-define(BULKS, 5).
+-define(BATCH_ITEMS, 5000).
+-define(BATCHES, 100).
+-define(EVENTS, 100).
+-define(SUMMARY_ITEMS, 10000).
 -define(TIMEOUT_MS, 120000).
 
 -record(context, {
@@ -38,7 +46,10 @@
 
 -spec workloads() -> [atom()].
 workloads() ->
-    [casts_in, casts_out, calls_in, gen_server_calls, calls_out, bulk, monitors_out, monitors_in, zen_proxy, zen_local].
+    [
+        casts_in, casts_out, calls_in, gen_server_calls, calls_out, bulk, batches, monitors_out, monitors_in, codec,
+        memory, zen_proxy, zen_local
+    ].
 
 %% Runs groups of workloads against the sink of Node and returns their results in order. Options:
 %% groups (default: all of workloads/0), seconds for each measurement of a rate (1.0), monitors of W5 (100000) and of
@@ -121,18 +132,33 @@ group(calls_out, #context{sink = Sink} = Context) ->
      || {Workload, Callers} <- [{make_calls, 1}, {make_calls_64, 64}]
     ];
 group(bulk, #context{sink = Sink} = Context) ->
-    Times = 3,
-    Summary = {dead_summary, [{c:pid(0, Index band 16#7fff, 1 + Index bsr 15), normal} || Index <- lists:seq(1, ?BULK_ITEMS)]},
+    Summary = {dead_summary, [{Pid, normal} || Pid <- some_pids(?BULK_ITEMS)]},
     Put = fun() -> ok = ask(Sink, fun(From, Ref) -> {bulk, From, Ref, Summary} end) end,
     Put(),
-    {_, In} = measure(receive_bulk, Times * ?BULK_ITEMS, fun() -> [Put() || _ <- lists:seq(1, Times)] end, Context),
-    Get = fun() ->
-        Ref = make_ref(),
-        Sink ! {bulk_back, self(), Ref, Times},
-        [bench_meter:await_answer(Ref, bulk_back) || _ <- lists:seq(1, Times)]
+    {_, In} = measure(receive_bulk, ?BULKS * ?BULK_ITEMS, fun() -> [Put() || _ <- lists:seq(1, ?BULKS)] end, Context),
+    [In, send_back(send_bulk, ?BULKS, ?BULK_ITEMS, Summary, Context)];
+group(batches, #context{sink = Sink} = Context) ->
+    Batch = {process, self(), [{subscribe, Pid} || Pid <- some_pids(?BATCH_ITEMS)]},
+    Flood = fun(Count) ->
+        lists:foreach(fun(_) -> Sink ! {'$gen_cast', Batch} end, lists:seq(1, Count)),
+        Count = ask(Sink, fun(From, Ref) -> {report, From, Ref} end)
     end,
-    {[Summary | _], Out} = measure(send_bulk, Times * ?BULK_ITEMS, Get, Context),
-    [In, Out];
+    Flood(1),
+    {_, In} = measure(receive_batches, ?BATCHES * ?BATCH_ITEMS, fun() -> Flood(?BATCHES) end, Context),
+    [In, send_back(send_batches, ?BATCHES, ?BATCH_ITEMS, Batch, Context)];
+group(codec, #context{sink = Sink}) ->
+    lists:append([
+        codec(Sink, Decode, Encode, Items, Term)
+     || {Decode, Encode, Items, Term} <- [
+            {decode_mixed, encode_mixed, ?EVENTS, [event(Index) || Index <- lists:seq(1, ?EVENTS)]},
+            {decode_dead_summary, encode_dead_summary, ?SUMMARY_ITEMS,
+                {dead, node(), [{Pid, normal} || Pid <- some_pids(?SUMMARY_ITEMS)]}},
+            {decode_batch, encode_batch, ?BATCH_ITEMS,
+                {'$gen_cast', {process, self(), [{subscribe, Pid} || Pid <- some_pids(?BATCH_ITEMS)]}}}
+        ]
+    ]);
+group(memory, #context{sink = Sink}) ->
+    bench_memory:run(Sink);
 group(monitors_out, #context{sink = Sink, monitors = Count} = Context) ->
     Pids = ask(Sink, fun(From, Ref) -> {mkpids, From, Ref, Count} end),
     Count = length(Pids),
@@ -163,6 +189,38 @@ group(zen_proxy, #context{sink = Sink, zen_monitors = Count, peer_os_pid = OsPid
     bench_zen:proxy(Sink, Count, OsPid);
 group(zen_local, #context{sink = Sink, zen_monitors = Count, peer_os_pid = OsPid}) ->
     bench_zen:local(Sink, Count, OsPid).
+
+%% The peer sends the last bulk or batch it has, so often.
+send_back(Workload, Times, Items, Term, #context{sink = Sink} = Context) ->
+    Get = fun() ->
+        Ref = make_ref(),
+        Sink ! {bulk_back, self(), Ref, Times},
+        [bench_meter:await_answer(Ref, bulk_back) || _ <- lists:seq(1, Times)]
+    end,
+    {Got, Out} = measure(Workload, Times * Items, Get, Context),
+    true = lists:all(fun(Each) -> Each =:= Term end, Got),
+    Out.
+
+%% The peer decodes the term and encodes it, without the network; what it has encoded must be the term again.
+codec(Sink, Decode, Encode, Items, Term) ->
+    {DecodeNs, EncodeNs, Encoded} = ask(Sink, fun(From, Ref) -> {codec, From, Ref, term_to_binary(Term)} end),
+    Term = binary_to_term(Encoded),
+    [
+        #{workload => Workload, count => Items, ns_each => Ns / Items}
+     || {Workload, Ns} <- [{Decode, DecodeNs}, {Encode, EncodeNs}]
+    ].
+
+%% What an application sends: integers, floats, atoms, binaries, strings, lists, tuples and maps.
+event(Index) ->
+    {event, Index, #{
+        id => Index,
+        name => <<"sensor">>,
+        value => Index * 0.5,
+        tags => [a, b, "text"],
+        at => {{2024, 1, 1}, {12, 0, 0}}
+    }}.
+
+some_pids(Count) -> [c:pid(0, Index band 16#7fff, 1 + Index bsr 15) || Index <- lists:seq(1, Count)].
 
 call_groups(Workloads, Call, #context{sink = Sink} = Context) ->
     [

@@ -1,8 +1,10 @@
 %% The loops of the benchmarks that driver and peer share: casts, calls, DOWN messages.
 -module(bench_load).
--export([send_casts/2, receive_casts/1, calls/3, genuine_calls/3, await_downs/1, percentile/2]).
+-export([send_casts/2, receive_casts/1, calls/3, genuine_calls/3, await_downs/1, percentile/2, least_ns/1]).
 -export([start_echo/0, stop_echo/0]).
 
+-define(REPETITIONS, 7).
+-define(REPETITION_NS, 10000000).
 %% No message for so long means that something was lost.
 -define(SILENCE_MS, 30000).
 
@@ -47,6 +49,10 @@ percentile(Percent, Values) ->
     Sorted = lists:sort(Values),
     float(lists:nth(max(1, round(length(Sorted) * Percent / 100)), Sorted)).
 
+%% What Work() takes in nanoseconds: the least of some repetitions, each long enough to be timed.
+-spec least_ns(fun(() -> term())) -> float().
+least_ns(Work) -> least_ns(Work, 1).
+
 %% A process registered as echo which answers {echo, Term} calls with Term: whom the peer calls on the driver's node.
 -spec start_echo() -> pid().
 start_echo() ->
@@ -70,6 +76,25 @@ echo() ->
         stop ->
             ok
     end.
+
+least_ns(Work, Times) ->
+    case repeated_ns(Work, Times) of
+        Ns when Ns < ?REPETITION_NS ->
+            least_ns(Work, 2 * Times);
+        Ns ->
+            lists:min([Ns | [repeated_ns(Work, Times) || _ <- lists:seq(2, ?REPETITIONS)]]) / Times
+    end.
+
+repeated_ns(Work, Times) ->
+    Start = erlang:monotonic_time(nanosecond),
+    repeat(Work, Times),
+    erlang:monotonic_time(nanosecond) - Start.
+
+repeat(_Work, 0) ->
+    ok;
+repeat(Work, Times) ->
+    Work(),
+    repeat(Work, Times - 1).
 
 bare_call(Dest, Index) ->
     Ref = make_ref(),

@@ -10,11 +10,16 @@
 %% | {call_me, From, Ref, N, K}                | K processes call {echo, I} of {echo, node(From)}, N div K times each,  |
 %% |                                           | then From ! {Ref, P50, P99} in microseconds (floats)                   |
 %% | {bulk, From, Ref, Term}                   | keeps Term; From ! {Ref, ok}                                           |
+%% | {'$gen_cast', {process, Pid, Batch}}      | keeps {process, Pid, Batch} as such a Term, and counts 1               |
 %% | {bulk_back, From, Ref, K}                 | K times From ! {Ref, Term}                                             |
+%% | {codec, From, Ref, Binary}                | decodes the external form and encodes the term, again and again;       |
+%% |                                           | From ! {Ref, {DecodeNs, EncodeNs, Encoded}}, of one time               |
 %% | {mkpids, From, Ref, N}                    | makes N processes; From ! {Ref, Pids}                                  |
+%% | {mkown, From, Ref, N}                     | the same with processes of the kind that `sink` itself is              |
 %% | killall                                   | ends them with reason normal                                           |
 %% | {monitor_all, From, Ref, Pids}            | monitors them, From ! {Ref, set} when all are in place on From's node; |
 %% |                                           | From ! {downs, N} after N DOWN messages                                |
+%% | {watch, From, Ref, Pids}                  | the same by a process of its own, if the sink waited for the DOWNs     |
 %% | {zen, From, Ref, Request}                 | one of bench_zen_peer's requests                                       |
 %% | stop                                      | ends                                                                   |
 -module(bench_peer).
@@ -56,6 +61,8 @@ loop(#state{count = Count} = State) ->
     receive
         {'$gen_cast', {work, _Index, _Payload}} ->
             loop(State#state{count = Count + 1});
+        {'$gen_cast', {process, _Pid, _Batch} = Cast} ->
+            loop(State#state{count = Count + 1, bulk = Cast});
         {report, From, Ref} ->
             From ! {Ref, Count},
             loop(State#state{count = 0});
@@ -77,7 +84,10 @@ loop(#state{count = Count} = State) ->
         {bulk_back, From, Ref, Times} ->
             lists:foreach(fun(_) -> From ! {Ref, State#state.bulk} end, lists:seq(1, Times)),
             loop(State);
-        {mkpids, From, Ref, Count1} ->
+        {codec, From, Ref, Binary} ->
+            spawn(fun() -> From ! {Ref, codec(Binary)} end),
+            loop(State);
+        {Make, From, Ref, Count1} when Make =:= mkpids; Make =:= mkown ->
             Pids = plain_processes:spawn_many(Count1),
             From ! {Ref, Pids},
             loop(State#state{pids = Pids});
@@ -86,6 +96,9 @@ loop(#state{count = Count} = State) ->
             loop(State#state{pids = []});
         {monitor_all, From, Ref, Pids} ->
             monitor_all(From, Ref, Pids),
+            loop(State);
+        {watch, From, Ref, Pids} ->
+            spawn(fun() -> monitor_all(From, Ref, Pids) end),
             loop(State);
         {zen, From, Ref, Request} ->
             loop(State#state{zen_subscriber = bench_zen_peer:handle(Request, From, Ref, State#state.zen_subscriber)});
@@ -101,3 +114,8 @@ monitor_all(From, Ref, Pids) ->
     Count = length(Pids),
     bench_load:await_downs(Count),
     From ! {downs, Count}.
+
+codec(Binary) ->
+    DecodeNs = bench_load:least_ns(fun() -> binary_to_term(Binary) end),
+    Term = binary_to_term(Binary),
+    {DecodeNs, bench_load:least_ns(fun() -> term_to_binary(Term) end), term_to_binary(Term)}.
