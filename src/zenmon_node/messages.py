@@ -51,6 +51,8 @@ NOCONNECTION: Final = Atom("noconnection")
 Target: TypeAlias = "Pid | Atom | tuple[Atom, Atom]"
 #: The monitors of one target: one, the usual case, or several in the order they were made.
 References: TypeAlias = "Reference | dict[Reference, None]"
+#: What tells the Proxy of the death of a target: the reference of a monitor, or the target itself, a pid of its node.
+Guard: TypeAlias = "Reference | Pid"
 #: ``(SUBSCRIBE, target)`` or ``(UNSUBSCRIBE, target)``, in the form in which it travels.
 Instruction: TypeAlias = "tuple[Atom, Target]"
 #: ``(target, reason)``, in the form in which it travels.

@@ -292,7 +292,7 @@ async def test_fault_7_4_no_message_costs_anybody_a_down(zen: ZenMonitor, client
     await nothing_left(zen)
 
 
-@pytest.mark.parametrize("method", ["_down", "_apply", "work", "sweep", "_send_summary"])
+@pytest.mark.parametrize("method", ["_take_deaths", "_carry_out", "work", "sweep", "_send_summary"])
 async def test_fault_7_4_an_exception_of_our_own_costs_nobody_a_down(
     zen: ZenMonitor, client: Client, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -15,8 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from erlang_interop.runtime.observer import Observer
 from erlang_interop.terms import Atom, Pid, Reference, Term
-from tests.unit.zenmon.ports import HERE, pid
+from tests.unit.zenmon.ports import HERE, FakeProcess, pid
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.local.api import LocalCore
@@ -41,7 +42,7 @@ class Remote:
         self.connector = world.new_pid()
         self.connected = False
         self.connection_number = 0
-        self.alive: set[Pid] = set()
+        self.processes: dict[Pid, FakeProcess] = {}
         self.names: dict[Atom, Pid] = {}
         self.made = 0
         self.faults = 0
@@ -53,7 +54,8 @@ class Remote:
     def start_proxy(self) -> None:
         self.monitors: dict[Reference, tuple[Pid | None, m.Target]] = {}
         self.inbox: deque[Term] = deque()
-        self.proxy: ProxyCore | None = ProxyCore(self.name, self, TIGHT)
+        self.observer = Observer(pid(0, self.name), self.processes, lambda: None)
+        self.proxy: ProxyCore | None = ProxyCore(self.name, self, self.observer, TIGHT)
         self.proxy.slice_size = 2
 
     # -- ProxyPort
@@ -66,7 +68,7 @@ class Remote:
             watched = self.names.get(target[0])
         else:
             assert isinstance(target, Pid)
-            watched = target if target in self.alive else None
+            watched = target if target in self.processes else None
         if watched is None:
             self.inbox.append((m.DOWN, ref, m.PROCESS, target, m.NOPROC))
         else:
@@ -138,8 +140,10 @@ class Remote:
                 self.inbox.append((m.DOWN, ref, m.PROCESS, target, reason))
 
     def dies(self, process: Pid, reason: Term) -> None:
-        self.alive.discard(process)
+        ended = self.processes.pop(process, None)
         self.names = {name: holder for name, holder in self.names.items() if holder != process}
+        if ended is not None and ended.watchers.pop(self.observer.pid) is not None:
+            self.observer.ended(process, reason)
         self.fire(process, reason)
 
     def crash(self) -> None:
@@ -147,6 +151,7 @@ class Remote:
             self.faults += 1
             self.proxy = None
             self.monitors.clear()
+            self.observer.close()
             self.inbox.clear()
             if self.connected and self.watch is not None:
                 self.to_here.append((m.DOWN, self.watch, m.PROCESS, (m.PROXY, self.name), Atom("crash")))
@@ -244,7 +249,7 @@ class World(RuleBasedStateMachine):
         remote = self.remotes[node]
         remote.made += 1
         process = pid(remote.made, node)
-        remote.alive.add(process)
+        remote.processes[process] = FakeProcess(process)
         if name is not None:
             remote.names[name] = process
 
@@ -285,7 +290,7 @@ class World(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(REMOTES), data=st.data())
     def processes_die(self, node: Atom, data: st.DataObject) -> None:
-        alive = sorted(self.remotes[node].alive, key=str)
+        alive = sorted(self.remotes[node].processes, key=str)
         if alive:
             for process in data.draw(st.lists(st.sampled_from(alive), min_size=1, max_size=5, unique=True)):
                 self.remotes[node].dies(process, Atom(f"reason_{process.id}"))
@@ -388,7 +393,7 @@ class World(RuleBasedStateMachine):
             assert self.made_in_health.get(ref) != self.remotes[self.local.find_node(object_)].faults
         if isinstance(object_, Pid):
             if reason == m.NOPROC:
-                assert object_ not in self.remotes[object_.node].alive
+                assert object_ not in self.remotes[object_.node].processes
             elif reason != m.NODEDOWN:
                 assert reason == Atom(f"reason_{object_.id}")
         self.delivered[ref] = reason
@@ -401,7 +406,7 @@ class World(RuleBasedStateMachine):
             remote.connect()
             if remote.proxy is None:
                 remote.start_proxy()
-            for process in list(remote.alive):
+            for process in list(remote.processes):
                 remote.dies(process, Atom(f"reason_{process.id}"))
         for _ in range(400):
             self.now += 1.0

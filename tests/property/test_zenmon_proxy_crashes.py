@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from erlang_interop.terms import Atom
+from erlang_interop.terms import Atom, Pid
 from tests.unit.zenmon.ports import HERE, THERE, FakeProxyPort, pid
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
 from zenmon_node.proxy.core import ProxyCore
 
 if TYPE_CHECKING:
-    from erlang_interop.terms import Pid, Reference, Term
+    from erlang_interop.terms import Reference, Term
     from zenmon_node.messages import Certificate, Instruction, Target
 
 #: Two Connectors, one of another node and our own.
@@ -91,7 +91,7 @@ class Run:
 
     def __init__(self, failing: int = 0, when: When = "before") -> None:
         self.port = FailingPort(failing, when)
-        self.core = ProxyCore(HERE, self.port, Settings(batcher_chunk_size=2))
+        self.core = ProxyCore(HERE, self.port, self.port.observer, Settings(batcher_chunk_size=2))
         self.core.slice_size = 3
         self.now = 0.0
         self.opened: Counter[tuple[Pid, Target]] = Counter()
@@ -125,7 +125,7 @@ class Run:
             assert self.core.tables.is_subscribed(pair[1], pair[0]) == bool(left)
             if left:
                 self.subscriptions.add(pair)
-        guards = Counter(self.port.monitors.values())
+        guards = Counter(self.port.watched())
         watched = {target for _, target in self.subscriptions}
         assert {target for target in guards if target not in SUBSCRIBERS} == watched
         assert len(self.core.tables) == len(watched)
@@ -142,10 +142,13 @@ class Run:
 
     def dies(self, target: Target) -> None:
         self.port.dead.add(target)
+        if isinstance(target, Pid):
+            self.port.processes.dead.add(target)
         self.port.inbox.extend(self.port.down(target, Atom("died")))
 
     def lives_again(self, target: Target) -> None:
         self.port.dead.discard(target)
+        self.port.processes.dead.discard(target)
 
     def subscriber_ends(self, subscriber: Pid) -> None:
         """Its subscriptions are nobody's any more, and nobody gets their certificates."""
@@ -163,7 +166,7 @@ class Run:
         for subscriber in SUBSCRIBERS:
             self.subscriber_ends(subscriber)
         self.settle()
-        assert self.port.monitors == {}
+        assert self.port.watched() == []
         assert (len(self.core.tables), self.core.tables.subscribers, self.core.busy) == (0, 0, False)
         return self.port.calls
 

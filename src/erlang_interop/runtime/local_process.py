@@ -17,6 +17,7 @@ from ..wire.control import Op, packer
 from .atoms import DOWN, LINK, MONITOR, PROCESS, SPAWN_REPLY
 from .events import NodeWatch, Subscription, check_node_type
 from .mailbox import UNCHANGED
+from .observer import Observer
 from .signals import atom_of
 from .spawning import REPLIES
 from .tracing import as_token, send_exit, send_marked
@@ -83,6 +84,7 @@ class LocalProcess:
         "names",
         "node",
         "node_watch",
+        "observer",
         "pid",
         "spawns",
         "trace_clock",
@@ -118,6 +120,8 @@ class LocalProcess:
         self.spawns: dict[Reference, SpawnRequest] | None = None
         #: What it wants to be told of nodes, if it ever asked.
         self.node_watch: NodeWatch | None = None
+        #: What it watches very many processes with, if it does.
+        self.observer: Observer | None = None
 
     def __repr__(self) -> str:
         names = "".join(f" {name.name}" for name in self.names)
@@ -244,6 +248,20 @@ class LocalProcess:
                 lambda message: type(message) is tuple and len(message) == 5 and message[1] == ref
             )
         return not flushed if flush and info else active
+
+    def observe(self, notify: Callable[[], object]) -> Observer:
+        """Have an observer, which watches very many processes of this node with less than a monitor for each.
+
+        Args:
+            notify: Called when the observer has a death to tell and had none before.
+
+        Raises:
+            RuntimeError: it has one.
+        """
+        if self.observer is not None:
+            raise RuntimeError(f"{self!r} has an observer already: take that one")
+        self.observer = Observer(self.pid, self._router.processes, notify)
+        return self.observer
 
     def exit(self, pid: Pid | Reference, reason: Term, *, priority: bool = False) -> None:
         """``exit/2,3``: send the exit signal ``reason`` to ``pid`` (``Atom("kill")`` cannot be trapped).

@@ -272,7 +272,7 @@ class Router:
             watched = self.processes.get(target)
             if watched is not None and watched is not process and node == self.name:
                 if tag is DOWN and alias is None and not priority:
-                    # What is below does the same, in twice the time: a Proxy sets very many of these.
+                    # What is below does the same, in twice the time.
                     process.monitors[ref] = watched.pid
                     watched.watchers.add(ref, process.pid)
                     return ref
@@ -445,21 +445,28 @@ class Router:
                         self.emit_reason(peer, link_exit(process, other_pid), reason)
         if process.watchers:
             watchers, process.watchers = process.watchers, Watchers()
-            for ref, watch in watchers.items():
+            for key, watch in watchers.items():
+                if type(key) is Pid:
+                    holder = self.processes.get(key)
+                    if holder is not None and holder.observer is not None:
+                        holder.observer.ended(pid, reason)
+                    continue
                 watcher, shown = (watch, pid) if type(watch) is Pid else watch
                 if watcher.node == self.name:
                     holder = self.processes.get(watcher)
-                    if holder is not None and holder.monitors.pop(ref, _MISSING) is not _MISSING:
+                    if holder is not None and holder.monitors.pop(key, _MISSING) is not _MISSING:
                         if holder.aliases:
-                            self.aliases.monitor_ended(holder, ref)
-                        holder.deliver_down(ref, shown, reason)
+                            self.aliases.monitor_ended(holder, key)
+                        holder.deliver_down(key, shown, reason)
                     continue
                 peer = self.peers.get(watcher.node)
-                if peer is not None and peer.watched.pop(ref, None) is not None:
+                if peer is not None and peer.watched.pop(key, None) is not None:
                     named = shown if type(shown) is Pid else shown[0]
-                    self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, ref), reason)
+                    self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, key), reason)
         if process.node_watch is not None:
             process.node_watch.ended()
+        if process.observer is not None:
+            process.observer.close()
         process.ended(reason)
 
     def emit_reason(self, peer: Peer, control: tuple[Any, ...], reason: Term) -> None:
@@ -484,7 +491,10 @@ class Router:
             "aliases": len(self.aliases),
             "peers": len(self.peers),
             "links": sum(len(process.links) for process in self.processes.values()),
-            "monitors": sum(len(process.monitors) for process in self.processes.values()),
+            "monitors": sum(
+                len(process.monitors) + (process.observer.count if process.observer is not None else 0)
+                for process in self.processes.values()
+            ),
             "watchers": sum(len(process.watchers) for process in self.processes.values()),
             "peer_entries": sum(peer.entries for peer in self.peers.values()),
             "node_subscriptions": self.events.subscriptions,

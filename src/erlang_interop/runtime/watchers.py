@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 
 #: Who watches: a pid, if it watches the process by its pid; if by a name, that pid with ``(name, node)``.
 Watch: TypeAlias = "Pid | tuple[Pid, Term]"
+#: Under what: the reference of a monitor, or the watcher's own pid where an observer watches (``observer.py``).
+Key: TypeAlias = "Reference | Pid"
 
 
 @final
 @mypyc_attr(acyclic=True)
 class Watchers:
-    """Reference -> who watches, in the order in which the monitors were set."""
+    """Reference, or the pid of an observer -> who watches; in the order in which the monitors were set."""
 
     __slots__ = ("_first", "_first_watch", "_more")
 
     def __init__(self) -> None:
         #: The oldest, while it is there. Another takes its place only when there is none at all.
-        self._first: Reference | None = None
+        self._first: Key | None = None
         self._first_watch: Watch | None = None
-        self._more: dict[Reference, Watch] | None = None
+        self._more: dict[Key, Watch] | None = None
 
     def __len__(self) -> int:
         return (self._first is not None) + (len(self._more) if self._more is not None else 0)
@@ -36,7 +38,7 @@ class Watchers:
     def __contains__(self, ref: object) -> bool:
         return ref == self._first or (self._more is not None and ref in self._more)
 
-    def add(self, ref: Reference, watch: Watch) -> None:
+    def add(self, ref: Key, watch: Watch) -> None:
         """Enter a monitor."""
         if self._more is not None:
             self._more[ref] = watch
@@ -45,13 +47,13 @@ class Watchers:
         else:
             self._more = {ref: watch}
 
-    def get(self, ref: Reference) -> Watch | None:
+    def get(self, ref: Key) -> Watch | None:
         """Who watches under ``ref``."""
         if ref == self._first:
             return self._first_watch
         return None if self._more is None else self._more.get(ref)
 
-    def pop(self, ref: Reference) -> Watch | None:
+    def pop(self, ref: Key) -> Watch | None:
         """Remove a monitor, if it is there; who watched."""
         if ref == self._first:
             watch, self._first, self._first_watch = self._first_watch, None, None
@@ -63,9 +65,9 @@ class Watchers:
             self._more = None
         return found
 
-    def items(self) -> list[tuple[Reference, Watch]]:
+    def items(self) -> list[tuple[Key, Watch]]:
         """All of them, oldest first."""
-        found: list[tuple[Reference, Watch]] = []
+        found: list[tuple[Key, Watch]] = []
         if self._first is not None and self._first_watch is not None:
             found.append((self._first, self._first_watch))
         if self._more is not None:

@@ -1,8 +1,9 @@
 """What a Proxy decides: monitors on behalf of other nodes, and certificates of deaths in batches. Pure.
 
 A Connector of another node (or our own) asks ``ping`` once, then casts ordered instructions to subscribe and
-unsubscribe. The Proxy holds one native monitor for each target and answers each death with one certificate to each
-subscriber, through that subscriber's Batcher. The process it runs in is in ``server.py``.
+unsubscribe. The Proxy has each target watched once, pids of its own node by an observer and all else by a native
+monitor, and answers each death with one certificate to each subscriber, through that subscriber's Batcher. The process
+it runs in is in ``server.py``, what is done for each subscription and for each death in ``steps.py``.
 
 What the original does not do, and this one does: it releases the native monitor with the last subscriber; it watches
 every subscriber from its first subscription, so that nothing is left behind by a Connector that is gone; a bare name
@@ -15,8 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from operator import length_hint
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -28,11 +28,13 @@ from ..counters import Counters
 from ..pacing import SLICE
 from ..truncator import TRUNCATED, truncate
 from .batcher import BatcherCore
+from .steps import Cast, certify
 from .tables import ProxyTables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from erlang_interop.runtime.observer import Observer
     from erlang_interop.terms import Atom, Reference, Term
 
     from ..config import Settings
@@ -70,14 +72,12 @@ class ProxyPort(Protocol):
 
 
 @dataclass(slots=True)
-class _Job:
-    """Work of one subscriber that may need several slices: its instructions, or the release of all its rows."""
+class _Purge:
+    """The release of all rows of a subscriber that is gone: work that may need several slices, as a cast may."""
 
     subscriber: Pid
-    steps: Iterator[Any] | None
-    sender: Pid | Atom | None = None
-    """Who is to be blamed for what is wrong with them."""
-    purge: bool = False
+    rows: Iterator[tuple[m.Target, m.Guard]] | None = None
+    """Those that are left; None while it has not begun."""
 
 
 class ProxyCore:
@@ -86,6 +86,7 @@ class ProxyCore:
     Args:
         node: This node.
         port: What carries them out.
+        observer: What watches the processes of this node.
         settings: Chunk size and interval of the Batchers, limits of the truncator.
         counters: What is counted.
 
@@ -97,10 +98,13 @@ class ProxyCore:
 
     slice_size = SLICE
 
-    def __init__(self, node: Atom, port: ProxyPort, settings: Settings, counters: Counters | None = None) -> None:
+    def __init__(
+        self, node: Atom, port: ProxyPort, observer: Observer, settings: Settings, counters: Counters | None = None
+    ) -> None:
         self._counters = counters if counters is not None else Counters()
         self._node = node
         self._port = port
+        self._observer = observer
         self._settings = settings
         self.tables = ProxyTables()
         self.complaints = Complaints(m.PROXY.name, self._counters)
@@ -110,17 +114,17 @@ class ProxyCore:
         #: Subscriber -> the native monitor on it.
         self._watched: dict[Pid, Reference] = {}
         #: Casts and purges not finished, oldest first.
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Cast | _Purge] = deque()
 
     @property
     def waiting_certificates(self) -> int:
         """Deaths not reported yet."""
-        return sum(len(batcher) for batcher in self._loaded.values())
+        return sum(len(batcher) for batcher in self._loaded.values()) + len(self._observer.deaths)
 
     @property
     def waiting_instructions(self) -> int:
         """Instructions of casts that have arrived and are not carried out yet."""
-        return sum(length_hint(job.steps) for job in self._jobs if not job.purge)
+        return sum(len(job) for job in self._jobs if isinstance(job, Cast))
 
     def configure(self, settings: Settings) -> None:
         """Take other settings from now on."""
@@ -139,6 +143,7 @@ class ProxyCore:
         """
         down = m.parse_down(message)
         if down is not None:
+            self._take_deaths()  # those before this one
             loaded = len(self._loaded)
             self._down(*down)
             return len(self._loaded) != loaded or bool(self._jobs)
@@ -147,7 +152,7 @@ class ProxyCore:
             case m.ProcessCast():
                 if parsed.problem:
                     self.complaints.add(parsed.problem, sender, message)
-                self._add_job(_Job(parsed.subscriber, iter(parsed.instructions), sender))
+                self._add_job(Cast(parsed.subscriber, parsed.instructions, sender))
             case m.PingCall():
                 self._port.send(parsed.reply_to, m.pong_reply(parsed.tag))
             case m.Malformed():
@@ -167,14 +172,29 @@ class ProxyCore:
             if told:
                 self._certify(target[0], reason, told)
 
-    def _certify(self, target: m.Target, reason: Term, subscribers: list[Pid]) -> None:
+    def _take_deaths(self) -> None:
+        """Certify the deaths that the observer has written down."""
+        if self._observer.deaths:
+            self._counters.enqueued_certificates += certify(
+                self._observer,
+                self.tables,
+                self._loaded,
+                self._load,
+                self._truncated,
+                keep_atoms=self._settings.truncation_depth > 0,
+            )
+
+    def _truncated(self, target: m.Target, reason: Term) -> Term:
         limits = self._settings
         try:
-            reason = truncate(reason, depth=limits.truncation_depth, max_binary_size=limits.max_binary_size)
+            return truncate(reason, depth=limits.truncation_depth, max_binary_size=limits.max_binary_size)
         except Exception:
             # A process written in Python may end with any object, and an object may do anything.
             _log.exception("a reason could not be truncated", target=shortened(target))
-            reason = TRUNCATED
+            return TRUNCATED
+
+    def _certify(self, target: m.Target, reason: Term, subscribers: list[Pid]) -> None:
+        reason = self._truncated(target, reason)
         for subscriber in subscribers:
             batcher = self._loaded.get(subscriber)
             if batcher is None:
@@ -199,7 +219,7 @@ class ProxyCore:
         del self._watched[subscriber]
         self._drop_batcher(subscriber)
         # In line behind its casts that wait, ahead of those that come when its node is connected again.
-        self._add_job(_Job(subscriber, None, purge=True))
+        self._add_job(_Purge(subscriber))
 
     # -- jobs: casts and purges, in order, in slices
 
@@ -208,43 +228,52 @@ class ProxyCore:
         """True while a job is not finished: call :meth:`work` again, after a turn of the loop."""
         return bool(self._jobs)
 
-    def _add_job(self, job: _Job) -> None:
+    def _add_job(self, job: Cast | _Purge) -> None:
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self.work()
 
     def work(self) -> None:
-        """Do one slice of the oldest jobs."""
+        """Deal with the dead, then do one slice of the oldest jobs."""
+        self._take_deaths()
         limit = self.slice_size
         while self._jobs and limit > 0:
             job = self._jobs[0]
             limit -= 1
-            if job.steps is None:
-                # All rows at once, so that a death from now on finds none; the monitors step by step.
-                job.steps = self.tables.take_rows(job.subscriber)
-                self._drop_batcher(job.subscriber)  # of deaths since it has gone
-            if job.purge:
-                for target, ref in islice(job.steps, limit):
-                    limit -= 1
-                    free = self.tables.release(target, job.subscriber, ref)
-                    if free is not None:
-                        self._port.demonitor(free)
-            elif self._watch(job.subscriber):
-                instruction: Any = None
-                try:
-                    for instruction in islice(job.steps, limit):
-                        limit -= 1
-                        if m.parse_instruction(instruction) is None:
-                            self._malformed(job, instruction)
-                        else:
-                            self._apply(job.subscriber, instruction)
-                except Exception:
-                    self._give_up(job.subscriber, instruction)
-                    raise
-            elif job.sender is not None and job.sender != job.subscriber:
-                self.complaints.add("instructions for a process that cannot be reached", job.sender, job.subscriber)
+            limit = self._carry_out(job, limit) if isinstance(job, Cast) else self._purge(job, limit)
             if limit > 0:
                 self._jobs.popleft()
+
+    def _purge(self, job: _Purge, limit: int) -> int:
+        """Release rows of a subscriber that is gone, ``limit`` at most. The result is what is left of the limit."""
+        if job.rows is None:
+            # All rows at once, so that a death from now on finds none; what guards them step by step.
+            job.rows = self.tables.take_rows(job.subscriber)
+            self._drop_batcher(job.subscriber)  # of deaths since it has gone
+        for target, guard in islice(job.rows, limit):
+            limit -= 1
+            free = self.tables.release(target, job.subscriber, guard)
+            if free is not None:
+                self._release(free)
+        return limit
+
+    def _carry_out(self, cast: Cast, limit: int) -> int:
+        """Carry out instructions, ``limit`` at most. The result is what is left of the limit."""
+        if not self._watch(cast.subscriber):
+            if cast.sender is not None and cast.sender != cast.subscriber:
+                self.complaints.add("instructions for a process that cannot be reached", cast.sender, cast.subscriber)
+            return limit
+        left = len(cast) - limit
+        try:
+            while cast.carry_out(len(cast) - left, self._node, self.tables, self._observer):
+                if m.parse_instruction(cast.latest) is None:
+                    self._malformed(cast, cast.latest)
+                else:
+                    self._apply(cast.subscriber, cast.latest)
+        except Exception:
+            self._give_up(cast.subscriber, cast.latest)
+            raise
+        return len(cast) - left
 
     def _watch(self, subscriber: Pid) -> bool:
         """Make sure the subscriber is watched; False if its node cannot be reached, so that nobody is there to tell."""
@@ -254,7 +283,7 @@ class ProxyCore:
             self._watched[subscriber] = self._port.monitor(subscriber)
         return True
 
-    def _malformed(self, job: _Job, term: object) -> None:
+    def _malformed(self, job: Cast, term: object) -> None:
         if type(term) is tuple and len(term) == 2 and term[0] == m.SUBSCRIBE:
             self._certify(term[1], m.NOPROC, [job.subscriber])  # whatever it is, nothing of that kind lives
         self.complaints.add("a malformed instruction", job.sender, term)
@@ -264,13 +293,26 @@ class ProxyCore:
         if op == m.UNSUBSCRIBE:
             free = self.tables.remove(target, subscriber)
             if free is not None:
-                self._port.demonitor(free)
+                self._release(free)
         elif not self.tables.share(target, subscriber):
             node = target.node if type(target) is Pid else target[1] if type(target) is tuple else self._node
             if node != self._node and not self._port.can_reach(node):
                 self._certify(target, m.NOCONNECTION, [subscriber])
             else:
-                self.tables.add(target, subscriber, self._port.monitor(target))
+                self.tables.add(target, subscriber, self._guard(target))
+
+    def _guard(self, target: m.Target) -> m.Guard:
+        """Have a target watched."""
+        if type(target) is Pid and target.node == self._node:
+            return self._observer.watch(target)
+        return self._port.monitor(target)
+
+    def _release(self, guard: m.Guard) -> None:
+        """Have a target watched no longer."""
+        if type(guard) is Pid:
+            self._observer.release(guard)
+        else:
+            self._port.demonitor(guard)
 
     def _give_up(self, subscriber: Pid, term: object) -> None:
         """An instruction has raised and is not repeated: who has subscribed with it learns that it is not served."""
@@ -283,7 +325,7 @@ class ProxyCore:
 
     def next_due(self, now: float) -> float | None:
         """When :meth:`sweep` or :meth:`work` wants to run; None if there is nothing to do."""
-        if self._jobs:
+        if self._jobs or self._observer.deaths:
             return now
         return min((batcher.pacer.due(now) for batcher in self._loaded.values()), default=None)
 
@@ -341,16 +383,17 @@ class ProxyCore:
 
         What has raised is not repeated, but for a summary, which is tried once more. An instruction that has raised is
         dealt with by then, see :meth:`work`. Here all tables are made to fit the rows of the subscribers and the
-        watches on them: whatever native monitor guards none of these is given back, and a row that has lost its monitor
-        is certified. It takes time for each row, and nothing else happens meanwhile.
+        watches on them: whatever guards none of these is released, and a row that has lost its guard is certified. It
+        takes time for each row, and for each process of the node, and nothing else happens meanwhile.
         """
         self.tables.rebuild()
-        held = set(self._port.held_monitors())
-        # A monitor that has fired and still guards a row: it was its DOWN that raised, or its DOWN comes too late now.
-        for target, ref in self.tables.unguarded(held):
-            self._certify(target, m.NOPROC, self.tables.consume(target, ref))
+        observer = self._observer
+        held: set[m.Guard] = {*self._port.held_monitors(), *observer.watched(), *[pid for pid, _ in observer.deaths]}
+        # A guard that has fired and is still there: it was its DOWN that raised, or its DOWN comes too late now.
+        for target, guard in self.tables.unguarded(held):
+            self._certify(target, m.NOPROC, self.tables.consume(target, guard))
         for subscriber in [pid for pid, ref in self._watched.items() if ref not in held]:
             self._subscriber_gone(subscriber)
-        for ref in held.difference(self.tables.monitors(), self._watched.values()):
-            self._port.demonitor(ref)
+        for guard in held.difference(self.tables.guards(), self._watched.values()):
+            self._release(guard)
         self._loaded = {subscriber: batcher for subscriber, batcher in self._batchers.items() if len(batcher)}

@@ -35,7 +35,7 @@ class Proxy(SweepingServer):
     """
 
     core: ProxyCore
-    #: The monitors of the process: one for each target, so there may be very many.
+    #: The monitors of the process: on names and on processes elsewhere. There may be very many.
     _monitors: Table[Reference, Any]
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
@@ -45,7 +45,8 @@ class Proxy(SweepingServer):
 
     def started(self) -> None:
         """Start empty: with the process before this one its native monitors have gone, and its clients were told."""
-        self.core = ProxyCore(self.node.name, self, self._settings, self._counters)
+        observer = self.process.observe(self._deaths_wait)
+        self.core = ProxyCore(self.node.name, self, observer, self._settings, self._counters)
         self.process.monitors = self._monitors = Table()
         self._set_idle_after()
 
@@ -64,8 +65,12 @@ class Proxy(SweepingServer):
         if self.core.handle(message, self.sender):
             self.wake_at(self.core.next_due(self.now()))
 
+    def _deaths_wait(self) -> None:
+        """A process that is watched has ended. At the next turn of the loop all that have by then are dealt with."""
+        self.wake_at(self.now())
+
     def tick(self) -> None:
-        """Go on with long work; send the summaries that are due."""
+        """Deal with the dead, go on with long work, send the summaries that are due."""
         now = self.now()
         self.core.work()
         self.core.sweep(now)

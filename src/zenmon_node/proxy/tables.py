@@ -1,13 +1,13 @@
-"""The Proxy's rows: who is subscribed to what, and the native monitor that guards each row. Pure.
+"""The Proxy's rows: who is subscribed to what, and what guards each row, a native monitor or the pid itself. Pure.
 
 Two tables, so that a subscription costs two dictionary entries and no object of its own::
 
     subscriptions   Target      -> Subscriber            (one subscriber, the usual case)
                                 -> {Subscriber: None}    (several)
-    subscribers     Subscriber  -> {Target: NativeRef}
+    subscribers     Subscriber  -> {Target: Guard}
                     ^---key---^    ^------value------^
 
-All rows of one pid share one native monitor, however many subscribers there are. A name is bound to the process that
+All rows of one pid share one guard, however many subscribers there are. A name is bound to the process that
 has it *at subscribe time*, so each row of a name has a monitor of its own: when the name has moved in between, an old
 and a new subscriber watch different processes.
 """
@@ -24,9 +24,9 @@ from ..memory import Table, compacted
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from erlang_interop.terms import Reference
+    from erlang_interop.runtime.observer import Observer
 
-    from ..messages import Target
+    from ..messages import Guard, Target
 
 
 class ProxyTables:
@@ -36,7 +36,7 @@ class ProxyTables:
 
     def __init__(self) -> None:
         self._subscriptions: Table[Target, Pid | dict[Pid, None]] = Table()
-        self._subscribers: dict[Pid, Table[Target, Reference]] = {}
+        self._subscribers: dict[Pid, Table[Target, Guard]] = {}
 
     def __len__(self) -> int:
         """Targets with at least one subscriber."""
@@ -61,8 +61,22 @@ class ProxyTables:
         rows = self._subscribers.get(subscriber)
         return rows is not None and target in rows
 
-    def shared_monitor(self, target: Target) -> Reference | None:
-        """The native monitor a further subscriber of ``target`` can share; never one of a name."""
+    def watch(self, target: Pid, subscriber: Pid, observer: Observer) -> None:
+        """Make sure that the row of a pid of this node exists; ``observer`` watches it."""
+        row = self._subscriptions.get(target)
+        if row is None:
+            # The usual case. The tables hold the pid that the process itself has, and the one in the message goes.
+            target = observer.watch(target)
+            rows = self._subscribers.get(subscriber)
+            if rows is None:
+                rows = self._subscribers[subscriber] = Table()
+            rows[target] = target
+            self._subscriptions[target] = subscriber
+        elif type(row) is not Pid or row != subscriber:
+            self.share(target, subscriber)
+
+    def shared_monitor(self, target: Target) -> Guard | None:
+        """The guard a further subscriber of ``target`` can share; never the monitor of a name."""
         if type(target) is not Pid:
             return None
         row = self._subscriptions.get(target)
@@ -81,7 +95,7 @@ class ProxyTables:
         self.add(target, subscriber, ref)
         return True
 
-    def add(self, target: Target, subscriber: Pid, ref: Reference) -> None:
+    def add(self, target: Target, subscriber: Pid, ref: Guard) -> None:
         """Add a row that does not exist yet; ``ref`` is the native monitor that will tell of the death."""
         rows = self._subscribers.get(subscriber)
         if rows is None:
@@ -98,7 +112,7 @@ class ProxyTables:
         else:
             row[subscriber] = None
 
-    def remove(self, target: Target, subscriber: Pid) -> Reference | None:
+    def remove(self, target: Target, subscriber: Pid) -> Guard | None:
         """Remove a row if it exists.
 
         Returns:
@@ -112,7 +126,7 @@ class ProxyTables:
             del self._subscribers[subscriber]
         return self._unlist(target, subscriber, ref)
 
-    def consume(self, target: Target, ref: Reference) -> list[Pid]:
+    def consume(self, target: Target, ref: Guard) -> list[Pid]:
         """The native monitor ``ref`` has fired: remove the rows it guards and say whose they were."""
         row = self._subscriptions.get(target)
         if row is None:
@@ -139,20 +153,20 @@ class ProxyTables:
             told.append(subscriber)
         return told
 
-    def take_rows(self, subscriber: Pid) -> Iterator[tuple[Target, Reference]]:
+    def take_rows(self, subscriber: Pid) -> Iterator[tuple[Target, Guard]]:
         """Take all rows of a subscriber that is gone. Each must be given to :meth:`release` afterwards."""
         rows = self._subscribers.pop(subscriber, None)
         return iter(()) if rows is None else rows.drain()
 
-    def release(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
+    def release(self, target: Target, subscriber: Pid, ref: Guard) -> Guard | None:
         """Finish the removal of one row from :meth:`take_rows`; the result is that of :meth:`remove`."""
         return self._unlist(target, subscriber, ref)
 
-    def monitors(self) -> Iterator[Reference]:
-        """The native monitors of all rows, those that are shared several times."""
+    def guards(self) -> Iterator[Guard]:
+        """What guards the rows, those that are shared several times."""
         return chain.from_iterable(rows.values() for rows in self._subscribers.values())
 
-    def unguarded(self, held: Container[Reference]) -> list[tuple[Target, Reference]]:
+    def unguarded(self, held: Container[Guard]) -> list[tuple[Target, Guard]]:
         """Rows whose native monitor is not among ``held``, for :meth:`consume`: target and monitor."""
         return [(target, ref) for rows in self._subscribers.values() for target, ref in rows.items() if ref not in held]
 
@@ -170,7 +184,7 @@ class ProxyTables:
             rows.compact()
         self._subscribers = compacted(self._subscribers)
 
-    def _unlist(self, target: Target, subscriber: Pid, ref: Reference) -> Reference | None:
+    def _unlist(self, target: Target, subscriber: Pid, ref: Guard) -> Guard | None:
         row = self._subscriptions.get(target)
         if row is None or (type(row) is Pid and row != subscriber):
             return None  # consumed in the meantime

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from erlang_interop.runtime.observer import Observer
+from erlang_interop.runtime.watchers import Watchers
 from erlang_interop.terms import Atom, Pid, Reference
 
 if TYPE_CHECKING:
@@ -34,14 +36,44 @@ class Refs:
 
 
 @dataclass
-class FakeProxyPort(Refs):
-    """Monitors by reference; unreachable and busy nodes are listed."""
+class FakeProcess:
+    """What an observer sees of a process."""
 
+    pid: Pid
+    watchers: Watchers = field(default_factory=Watchers)
+
+
+class FakeProcesses(dict[Pid, Any]):
+    """The processes of a node: whoever is asked for lives, but for the dead."""
+
+    def __init__(self) -> None:
+        self.dead: set[Pid] = set()
+
+    def get(self, pid: Pid, default: Any = None) -> Any:
+        if pid in self.dead:
+            return default
+        return self.setdefault(pid, FakeProcess(pid))
+
+    def dies(self, observer: Observer, pid: Pid, reason: Term) -> None:
+        process = self.pop(pid, None)
+        if process is not None and process.watchers.pop(observer.pid) is not None:
+            observer.ended(pid, reason)
+
+
+@dataclass
+class FakeProxyPort(Refs):
+    """Monitors by reference, and an observer; unreachable and busy nodes are listed."""
+
+    processes: FakeProcesses = field(default_factory=FakeProcesses)
+    observer: Observer = field(init=False)
     monitors: dict[Reference, Target] = field(default_factory=dict)
     unreachable: set[Atom] = field(default_factory=set)
     busy: set[Atom] = field(default_factory=set)
     sent: list[tuple[Pid | Reference, Any]] = field(default_factory=list)
     summaries: list[tuple[Pid, list[Certificate]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.observer = Observer(pid(0), self.processes, lambda: None)
 
     def monitor(self, target: Target) -> Reference:
         ref = self.make_ref()
@@ -69,8 +101,14 @@ class FakeProxyPort(Refs):
     def monitors_of(self, target: Target) -> list[Reference]:
         return [ref for ref, watched in self.monitors.items() if watched == target]
 
+    def watched(self) -> list[Target]:
+        """What is watched, as often as it is."""
+        return [*self.monitors.values(), *self.observer.watched()]
+
     def down(self, target: Target, reason: Term, own_node: Atom = HERE) -> list[Term]:
-        """The DOWN messages of all monitors on ``target``; they are gone then."""
+        """``target`` ends: the observer learns of it; the DOWN messages of all monitors on it, which are gone then."""
+        if type(target) is Pid:
+            self.processes.dies(self.observer, target, reason)
         object_ = (target, own_node) if type(target) is Atom else target
         fired = self.monitors_of(target)
         for ref in fired:

@@ -116,7 +116,7 @@ def test_the_tables_of_the_local(left: int) -> None:
 
 def test_the_tables_of_the_proxy() -> None:
     port = FakeProxyPort()
-    core = ProxyCore(HERE, port, Settings())
+    core = ProxyCore(HERE, port, port.observer, Settings())
     core.slice_size = 10_000
     targets: list[m.Target] = [pid(number) for number in range(9_000)]
     core.handle(m.process_cast(pid(1, THERE), [(m.SUBSCRIBE, target) for target in targets]))

@@ -33,7 +33,7 @@ class Bench:
     def __init__(self, settings: Settings | None = None) -> None:
         self.port = FakeProxyPort()
         self.counters = Counters()
-        self.core = ProxyCore(HERE, self.port, settings or Settings(), self.counters)
+        self.core = ProxyCore(HERE, self.port, self.port.observer, settings or Settings(), self.counters)
         self.now = 100.0
 
     def cast(self, subscriber: Term, *instructions: Instruction | Term) -> None:
@@ -48,6 +48,8 @@ class Bench:
     def dies(self, target: Target, reason: Term = DIED) -> None:
         for message in self.port.down(target, reason):
             self.core.handle(message)
+        if not self.core.busy:
+            self.core.work()
 
     def summaries(self) -> list[tuple[Term, list[tuple[Term, Term]]]]:
         """What is sent when every interval has passed."""
@@ -67,7 +69,7 @@ class Bench:
         return slices
 
     def targets_watched(self) -> list[Target]:
-        return [target for target in self.port.monitors.values() if target not in (A, B)]
+        return [target for target in self.port.watched() if target not in (A, B)]
 
 
 @pytest.fixture
@@ -190,7 +192,7 @@ def test_a_subscriber_that_is_gone_leaves_nothing(bench: Bench) -> None:
     assert bench.targets_watched() == [T1]
     bench.dies(B)
     assert bench.summaries() == []
-    assert bench.port.monitors == {}
+    assert bench.port.watched() == []
     assert (len(bench.core.tables), bench.core.tables.subscribers, bench.core.waiting_certificates) == (0, 0, 0)
 
 
@@ -334,7 +336,7 @@ def test_a_summary_that_cannot_be_sent_costs_itself_only(bench: Bench) -> None:
 
     tried: list[Term] = []
     bench.port = Broken()
-    bench.core = ProxyCore(HERE, bench.port, Settings())
+    bench.core = ProxyCore(HERE, bench.port, bench.port.observer, Settings())
     bench.subscribe(A, T1)
     bench.subscribe(B, T1, T2)
     bench.dies(T1, (Atom("error"), 1))
@@ -351,6 +353,25 @@ def test_a_summary_that_cannot_be_sent_costs_itself_only(bench: Bench) -> None:
     ]
     bench.dies(T2)
     assert bench.summaries() == [(B, [(T2, DIED)])]
+
+
+def test_deaths_that_wait_outlive_an_exception_and_keep_their_reasons(bench: Bench) -> None:
+    bench.subscribe(A, T1, T2)
+    bench.port.down(T1, DIED)
+    bench.core.recover()
+    assert (bench.core.waiting_certificates, bench.core.tables.rows) == (1, 2)
+    bench.unsubscribe(A, T2)
+    assert bench.summaries() == [(A, [(T1, DIED)])]
+    assert (bench.core.tables.rows, bench.targets_watched()) == (0, [])
+
+
+def test_a_dead_pid_asked_for_twice_in_one_cast_is_certified_once(bench: Bench) -> None:
+    bench.port.processes.dead.add(T1)
+    bench.cast(A, (m.SUBSCRIBE, T1), (m.UNSUBSCRIBE, T1), (m.SUBSCRIBE, T1))
+    assert bench.summaries() == [(A, [(T1, m.NOPROC)])]
+    bench.subscribe(A, T1)
+    assert bench.summaries() == [(A, [(T1, m.NOPROC)])]
+    assert (bench.core.tables.rows, bench.targets_watched()) == (0, [])
 
 
 def test_a_reason_that_raises_when_it_is_looked_at_is_truncated(bench: Bench) -> None:
@@ -427,6 +448,7 @@ def test_a_death_whose_handling_raised_is_reported_all_the_same(bench: Bench) ->
     bench.subscribe(B, T1, NAME)
     for gone in (T1, NAME, B):
         bench.port.down(gone, DIED)  # nothing comes of these messages
+    bench.port.observer.deaths.clear()
     bench.core.recover()
     assert bench.summaries() == [(A, [(T1, m.NOPROC)])]
     assert bench.targets_watched() == [T2]
