@@ -28,6 +28,7 @@ ELSEWHERE = {
     "erlang_interop/etf/_heads.py": "unit/etf/test_encode.py",
     "erlang_interop/etf/_parts.py": "unit/etf/test_decode.py",
     "erlang_interop/etf/_source.py": "unit/etf/test_text.py",
+    "erlang_interop/otp/calling.py": "unit/otp/test_rpc.py",  # and test_erpc.py
     "erlang_interop/runtime/local_process.py": "unit/runtime/test_process.py",
     "erlang_interop/runtime/node_connections.py": "unit/runtime/test_node.py",
     # shells around tested cores: they are tested where two nodes run them

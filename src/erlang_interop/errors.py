@@ -13,8 +13,9 @@
     ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · BadAddress · CookieMissing
     ├── SpawnError · SupervisorError
     ├── TlsOptionsError (ValueError)
-    └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc
-    Exit                                                              outside the tree: control flow, as in Erlang
+    └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc · ErpcError
+        └── RemoteException ► RemoteError · RemoteExit · RemoteThrow          what a function raised on another node
+    Exit · Throw                                                      outside the tree: control flow, as in Erlang
 
 Constructors never log and do no work. Messages name the value and say what to do.
 """
@@ -42,6 +43,7 @@ __all__ = [
     "EpmdError",
     "EpmdUnavailable",
     "ErlangInteropError",
+    "ErpcError",
     "Exit",
     "HandshakeError",
     "HostNotFound",
@@ -56,11 +58,16 @@ __all__ = [
     "NotAllowed",
     "NotConnected",
     "ProtocolError",
+    "RemoteError",
+    "RemoteException",
+    "RemoteExit",
     "RemoteProtocolError",
+    "RemoteThrow",
     "SpawnError",
     "Superseded",
     "SupervisorError",
     "TermSyntaxError",
+    "Throw",
     "TlsError",
     "TlsOptionsError",
 ]
@@ -348,6 +355,72 @@ class CalleeExited(CallError):
 
 class BadRpc(CallError):
     """``{badrpc, Reason}``: the function called on the other node failed, does not exist, or may not be called."""
+
+
+class ErpcError(CallError):
+    """``error:{erpc, Reason}``: the call itself failed. A timeout and a lost connection have classes of their own.
+
+    ``reason`` is Reason: ``notsup`` (the node has no ``erpc``), ``badarg``, ``system_limit``.
+    """
+
+
+class RemoteException(CallError):
+    """What a function raised on another node: caught by ``erpc`` there, raised here.
+
+    Attributes:
+        class_: ``"error"``, ``"exit"`` or ``"throw"``, Erlang's class of the exception.
+        reason: Its reason; of a throw, the value that was thrown.
+        stack: Of an error, the stack trace as Erlang has it, innermost first; otherwise empty.
+    """
+
+    class_ = ""
+    stack: list[Any] = []  # noqa: RUF012 -- never changed
+
+
+class RemoteError(RemoteException):
+    """``error:{exception, Reason, Stack}``: a runtime error, such as ``badarg`` or ``undef``."""
+
+    class_ = "error"
+
+    def __init__(self, reason: Any, stack: list[Any], message: str | None = None) -> None:
+        """As CallError, with the stack trace."""
+        super().__init__(reason, message)
+        self.args = (reason, stack, message)
+        self.stack = stack
+
+
+class RemoteExit(RemoteException):
+    """The function called ``exit(Reason)``, or its process was ended from outside.
+
+    Attributes:
+        signal: False for ``exit:{exception, Reason}``, True for ``exit:{signal, Reason}``.
+    """
+
+    class_ = "exit"
+
+    def __init__(self, reason: Any, message: str | None = None, *, signal: bool = False) -> None:
+        """As CallError."""
+        super().__init__(reason, message)
+        self.signal = signal
+
+
+class RemoteThrow(RemoteException):
+    """The function called ``throw(Reason)``, and nobody there caught it."""
+
+    class_ = "throw"
+
+
+class Throw(Exception):
+    """Raised by a function that others call by ``rpc`` or ``erpc``: ``throw(value)`` to the caller. As Exit, no error.
+
+    Attributes:
+        value: Any Erlang term; ``rpc:call`` returns it, ``erpc:call`` throws it.
+    """
+
+    def __init__(self, value: Any) -> None:
+        """``value`` may be any term."""
+        super().__init__(value)
+        self.value = value
 
 
 class Exit(Exception):

@@ -202,7 +202,7 @@ async def test_what_is_not_exposed(
     assert expected[-1] == (UNDEF, [(undefined, Atom(function), arguments, [])])
     expected[-1] = (UNDEF, [(Atom(module), Atom(function), arguments, [])])
     assert told(ours, ref) == expected
-    assert f"a process was to run {module}:{function}/{len(arguments)}, which is not exposed" in caplog.text
+    assert f"{module}:{function}/{len(arguments)} is not exposed" in caplog.text
     await nothing_left(node)
 
 
@@ -237,26 +237,6 @@ async def test_an_abandoned_request_with_a_link(node: Node, beam: Beam) -> None:
         await until(lambda: exits == [Atom("abandoned")])
         assert await there.waiting() == 0
     await nothing_left(node)
-
-
-@pytest.mark.rule("Spawn: rpc is a spawn request")
-async def test_rpc_fails_at_once(node: Node, beam: Beam) -> None:
-    """``erpc:execute_call/4`` is not exposed: whoever calls is told so at once, and does not wait for anything."""
-
-    def undef(reason: Any) -> bool:
-        (module, function, arguments, extra) = reason[1][0]
-        call: Any = (Atom("erpc"), Atom("execute_call"), [Atom("erlang"), Atom("node"), []], [])
-        return (reason[0], (module, function, arguments[1:], extra), len(reason[1])) == (UNDEF, call, 1)
-
-    with trio.fail_after(PATIENCE):
-        badrpc, (exit_, reason) = await beam.eval("rpc:call(N, erlang, node, [], infinity)", N=node.name)
-        assert (badrpc, exit_, undef(reason)) == (Atom("badrpc"), EXIT, True)
-        source = "try erpc:call(N, erlang, node, [], infinity) catch Class:Reason -> {Class, Reason} end"
-        class_, (signal, reason) = await beam.eval(source, N=node.name)
-        assert (class_, signal, undef(reason)) == (Atom("exit"), Atom("signal"), True)
-        ((class_, (signal, reason)),) = await beam.eval("erpc:multicall([N], erlang, node, [], infinity)", N=node.name)
-        assert (class_, signal, undef(reason)) == (Atom("exit"), Atom("signal"), True)
-        assert await beam.eval("rpc:cast(N, erlang, node, [])", N=node.name) is True
 
 
 # ---------------------------------------------------------------------------------------------- from Python into Erlang

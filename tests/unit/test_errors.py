@@ -13,8 +13,11 @@ from erlang_interop.errors import (
     ErlangInteropError,
     Exit,
     MissingFlags,
+    RemoteError,
+    RemoteExit,
     RemoteProtocolError,
     TermSyntaxError,
+    Throw,
 )
 
 CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if item.__module__ == errors.__name__]
@@ -23,7 +26,7 @@ CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if it
 @pytest.mark.parametrize("error", CLASSES)
 def test_each_is_exported_and_in_the_tree(error: type[Exception]) -> None:
     assert error.__name__ in errors.__all__
-    assert issubclass(error, ErlangInteropError) or error is Exit
+    assert issubclass(error, ErlangInteropError) or error in (Exit, Throw)
     assert error.__name__ in str(errors.__doc__)
 
 
@@ -39,6 +42,8 @@ def test_each_is_exported_and_in_the_tree(error: type[Exception]) -> None:
         (ConnectError("bad", "a@b"), "bad"),
         (CallTimeout("reason"), "'reason'"),
         (CallTimeout("reason", "words"), "words"),
+        (RemoteError("reason", ["frame"]), "'reason'"),
+        (RemoteExit("reason", "words", signal=True), "words"),
     ],
 )
 def test_messages_and_pickles(error: Exception, message: str) -> None:

@@ -1,42 +1,40 @@
-"""The node that users open: the runtime's, with calls, casts, pings and rpc."""
+"""The node that users open: the runtime's, with calls, casts, pings, rpc and erpc."""
 
 from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
-from ..errors import BadRpc, CallError, CookieMissing
+from ..errors import CallError, CookieMissing
 from ..runtime.addresses import split_name
 from ..runtime.handshakes import MAX_HANDSHAKES
-from ..runtime.node import Node as RuntimeNode
 from ..runtime.signals import atom_of
 from ..runtime.tls import TlsTransport
 from ..runtime.tls_options import as_options
-from ..terms import Atom
 from . import gen
+from .calling import CallingNode
 from .gen import DEFAULT_TIMEOUT
 from .io_server import USER, IoServer
 from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
+from .rex import Rex
+from .rpc import REX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from ..runtime.addresses import AddressLike
     from ..runtime.epmd import EpmdAddress
     from ..runtime.peer import Sending
     from ..runtime.process import Destination, MonitorTarget
     from ..runtime.tls_options import FilePath, TlsOptions
-    from ..terms import Term
+    from ..terms import Atom, Term
     from ..wire.channel import Limits
     from .io_server import Output
 
-_CALL: Final = Atom("call")
-_REX: Final = Atom("rex")
 
-
-class Node(RuntimeNode):
+class Node(CallingNode):
     """An Erlang node. Use :func:`open_node`."""
 
     async def call(self, dest: MonitorTarget, request: Term, timeout: float | None = DEFAULT_TIMEOUT) -> Term:
@@ -83,39 +81,6 @@ class Node(RuntimeNode):
             pass  # pang is the whole answer; `connect` is there for those who want to know why
         await self.disconnect(node)
         return False
-
-    async def rpc(
-        self,
-        node: Atom | str,
-        module: Atom | str,
-        function: Atom | str,
-        args: Sequence[Term],
-        timeout: float | None = DEFAULT_TIMEOUT,
-    ) -> Term:
-        """``rpc:call/5``: what ``module:function(*args)`` gives on another node.
-
-        It asks the node's ``rex`` server, which every OTP release answers (libei and JInterface ask it too). ``erpc``,
-        which OTP's own ``rpc:call`` has used since OTP 23, comes with SPAWN_REQUEST in a later release of this package.
-        As from ``rpc:call``, a value that was thrown comes back as if it had been returned.
-
-        Args:
-            node: A node; one that is not connected is dialled.
-            module: Module name.
-            function: Name of an exported function.
-            args: Its arguments; their number is the arity.
-            timeout: Seconds to wait; None waits for ever. The function goes on, its result is dropped.
-
-        Raises:
-            BadRpc: ``{badrpc, Reason}``: the function failed, or does not exist; ``reason`` is Reason.
-            CallError: as for :meth:`call`.
-        """
-        module, function, arguments = atom_of(module), atom_of(function), list(args)
-        answer = await gen.call(self, (_REX, atom_of(node)), (_CALL, module, function, arguments, USER), timeout)
-        match answer:
-            case (Atom("badrpc"), reason):
-                called = f"{module}:{function}/{len(arguments)}"
-                raise BadRpc(reason, f"{called} failed on {node}: {gen.shown_term(reason)}")
-        return answer
 
 
 @asynccontextmanager
@@ -230,6 +195,7 @@ async def run_node(node: Node, output: Output | None = None) -> AsyncIterator[No
         # Before the first checkpoint, so no peer can be connected yet.
         node.default_group_leader = node.start_inline(IoServer(output), name=USER)
         node.start_inline(NetKernel(), name=NET_KERNEL)
+        node.start_inline(Rex(), name=REX)
         yield
 
 

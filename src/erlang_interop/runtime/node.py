@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..wire.channel import Limits
     from .addresses import AddressLike
     from .peer import Peer, Sending
+    from .spawning import Exposed
 
 log = logging.getLogger("erlang_interop.node")
 
@@ -247,26 +248,34 @@ class Node(NodeConnections):
         functions: Mapping[str, Callable[..., object]],
         *,
         with_process: bool = False,
+        thread: bool = False,
     ) -> None:
-        """Let other nodes start processes here that run these functions; they can start no others.
+        """Let other nodes call these functions, and start processes here that run them; they can call no others.
 
-        ``spawn(Node, Module, Function, Args)`` in Erlang, with ``spawn_link``, ``spawn_monitor``, ``spawn_opt`` and
-        ``spawn_request``, and ``process.spawn_request`` in Python, then run ``functions[Function](*Args)`` as the code
-        of a new process of this node. What the function raises is the exit reason. For anything that was not exposed,
-        and for a number of arguments that the function cannot take, the process ends as ``undef``, as on a BEAM.
+        ``rpc:call(Node, Module, Function, Args)`` and ``erpc:call/4`` then return what ``functions[Function](*Args)``
+        returns; ``docs/rpc.md`` says what becomes of exceptions. ``spawn(Node, Module, Function, Args)``, with
+        ``spawn_link``, ``spawn_monitor``, ``spawn_opt`` and ``spawn_request``, and ``process.spawn_request`` in Python,
+        run it as the code of a new process of this node; what it raises is then the exit reason. Anything that was not
+        exposed, and a number of arguments that the function cannot take, is ``undef``, as on a BEAM.
 
         Args:
             module: The Erlang name of the module. Exposing more of a module adds to it.
             functions: Name in Erlang to function. An ordinary function runs to its end before anything else of the
                 node does; an ``async`` one may wait.
             with_process: The function's first argument is the process, as with ``spawn``, to receive and send with.
+            thread: Ordinary functions run in threads instead, so that one that computes or waits for long holds up
+                nobody. They must not touch the node.
 
         Raises:
             BadName: a name is neither str nor Atom.
-            TypeError: a value is not callable.
+            TypeError: a value is not callable; or ``thread``, and it is ``async`` or to have its process.
         """
         named = {atom_of(name): fn for name, fn in functions.items()}
-        self._router.spawning.expose(atom_of(module), named, with_process=with_process)
+        self._router.spawning.expose(atom_of(module), named, with_process=with_process, thread=thread)
+
+    def exposed(self, module: Term, function: Term, arguments: list[Any]) -> Exposed | None:
+        """For ``otp/rex.py``: the function that :meth:`expose` has under this name, if it takes these arguments."""
+        return self._router.spawning.exposed(module, function, arguments)
 
     def unexpose(self, module: Atom | str) -> None:
         """Take back all that was exposed as ``module``; processes that run go on. Raises BadName if nothing was."""

@@ -1,7 +1,8 @@
 """Processes started by request: by peers on this node, and by processes of this node on peers.
 
-A peer may start what ``expose`` named and nothing else. As on a BEAM the answer to a request for anything else is a
-process that ends at once, as ``undef``: so who asked learns of it in the way asked for, by link or monitor.
+A peer may start what ``expose`` named and nothing else; ``otp/rex.py`` finds here what may be called. As on a BEAM the
+answer to a request for anything else is a process that ends at once, as ``undef``: so who asked learns of it in the way
+asked for, by link or monitor.
 
 Links and monitors that a request asks for are there before it is answered, and the answer goes out before any exit
 signal or DOWN. What the requester has to do for its part waits in a :class:`SpawnRequest` until the answer comes.
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from ..errors import BadName, RemoteProtocolError
 from ..terms import Atom, ErlMap, Pid, Reference
@@ -157,16 +160,18 @@ def _heap_limit(value: Any) -> Any:
 
 
 class Exposed:
-    """A function that peers may start processes with.
+    """A function that peers may call, and start processes with.
 
     Args:
         fn: Synchronous or not.
         with_process: Whether its first argument is the process it runs as.
+        thread: Whether it runs in a thread of its own.
     """
 
-    def __init__(self, fn: Callable[..., object], *, with_process: bool) -> None:
+    def __init__(self, fn: Callable[..., object], *, with_process: bool = False, thread: bool = False) -> None:
         self._fn = fn
         self._with_process = with_process
+        self._thread = thread
         try:
             self._signature: inspect.Signature | None = inspect.signature(fn)
         except ValueError:  # some built-in functions have none: what they make of their arguments is seen when called
@@ -182,9 +187,15 @@ class Exposed:
             return False
         return True
 
+    def start(self, process: Process, arguments: Sequence[object]) -> object:
+        """Call it as the code of ``process``: what it returns, which is to be awaited if that can be done."""
+        if self._thread:
+            return trio.to_thread.run_sync(self._fn, *arguments, abandon_on_cancel=True)
+        return self._fn(process, *arguments) if self._with_process else self._fn(*arguments)
+
     async def __call__(self, process: Process, *arguments: object) -> None:
         """Run it as the code of ``process``."""
-        result = self._fn(process, *arguments) if self._with_process else self._fn(*arguments)
+        result = self.start(process, arguments)
         if isinstance(result, Awaitable):
             await result
 
@@ -276,13 +287,21 @@ class Spawning:
 
     # -- what may be spawned here
 
-    def expose(self, module: Atom, functions: Mapping[Atom, Callable[..., object]], *, with_process: bool) -> None:
+    def expose(
+        self, module: Atom, functions: Mapping[Atom, Callable[..., object]], *, with_process: bool, thread: bool
+    ) -> None:
         """See ``Node.expose``."""
+        if with_process and thread:
+            raise TypeError(
+                "thread=True and with_process=True exclude each other: a process belongs to the node's loop"
+            )
         for name, fn in functions.items():
             if not callable(fn):
                 raise TypeError(f"{module.name}:{name.name} is to be a function, not {fn!r}")
+            if thread and inspect.iscoroutinefunction(fn):
+                raise TypeError(f"{module.name}:{name.name} is async, and thread=True is for functions that are not")
         for name, fn in functions.items():
-            self._exposed[module, name] = Exposed(fn, with_process=with_process)
+            self._exposed[module, name] = Exposed(fn, with_process=with_process, thread=thread)
 
     def unexpose(self, module: Atom) -> None:
         """See ``Node.unexpose``."""
@@ -291,6 +310,25 @@ class Spawning:
             raise BadName(f"nothing is exposed as {module.name!r}")
         for key in keys:
             del self._exposed[key]
+
+    def exposed(self, module: Any, function: Any, arguments: list[Any]) -> Exposed | None:
+        """What is exposed under that name and takes so many arguments; otherwise None, and a line in the log.
+
+        Args:
+            module: An atom, or what decodes from one.
+            function: As well.
+        """
+        exposed = self._exposed.get((module, function))
+        if exposed is not None and exposed.takes(arguments):
+            return exposed
+        log.warning(
+            "%s:%s/%d is not exposed%s, and was not run",
+            getattr(module, "name", module),
+            getattr(function, "name", function),
+            len(arguments),
+            "" if exposed is None else " with so many arguments",
+        )
+        return None
 
     # -- answering
 
@@ -343,15 +381,8 @@ class Spawning:
             # Nobody may wait for ever for a process whose arguments another implementation sent in a wrong way.
             self._router.terminate(process, (BADARG, [(ERLANG, APPLY, [module, function, arguments], [])]))
             return
-        exposed = self._exposed.get((module, function))
-        if exposed is None or not exposed.takes(arguments):
-            log.warning(
-                "a process was to run %s:%s/%d, which is not exposed%s",
-                module.name if type(module) is Atom else module,
-                function.name if type(function) is Atom else function,
-                len(arguments),
-                "" if exposed is None else " with so many arguments",
-            )
+        exposed = self.exposed(module, function, arguments)
+        if exposed is None:
             self._router.terminate(process, (UNDEF, [(module, function, arguments, [])]))
             return
         assert self.node is not None

@@ -8,7 +8,6 @@ import trio
 from erlang_interop import (
     Atom,
     BadName,
-    BadRpc,
     CallTimeout,
     CookieMissing,
     EpmdAddress,
@@ -16,7 +15,6 @@ from erlang_interop import (
     GenServer,
     NameTaken,
     Node,
-    NoProcess,
     open_node,
 )
 from erlang_interop.otp.node import find_cookie
@@ -66,29 +64,6 @@ async def test_call_and_cast(two_nodes: tuple[Node, Node]) -> None:
     assert await one.call(("calc", "two@127.0.0.1"), Atom("seen")) == [1]
     with pytest.raises(CallTimeout):
         await one.call(("calc", "two@127.0.0.1"), Atom("keep"), timeout=0.01)
-
-
-class Rex(GenServer):
-    """As rex of kernel's rpc.erl answers {call, M, F, A, GroupLeader}."""
-
-    def handle_call(self, request: Term, from_: From) -> Term:
-        match request:
-            case (Atom("call"), Atom("math"), Atom("add"), [a, b], Atom("user")):
-                return a + b
-            case (Atom("call"), module, function, _, _):
-                return (Atom("badrpc"), (Atom("EXIT"), (Atom("undef"), [(module, function)])))
-        return super().handle_call(request, from_)
-
-
-async def test_rpc(two_nodes: tuple[Node, Node]) -> None:
-    one, two = two_nodes
-    with pytest.raises(NoProcess, match=r"rex on two@127\.0\.0\.1"):
-        await one.rpc(two.name, "math", "add", [1, 2])
-    await Rex.start(two, name="rex")
-    assert await one.rpc("two@127.0.0.1", "math", "add", (1, 2)) == 3
-    with pytest.raises(BadRpc, match=r"math:sub/2 failed on two@127\.0\.0\.1: \{'EXIT',\{undef") as error:
-        await one.rpc(two.name, Atom("math"), Atom("sub"), [1, 2])
-    assert error.value.reason == (Atom("EXIT"), (Atom("undef"), [(Atom("math"), Atom("sub"))]))
 
 
 async def test_hidden_unless_it_is_to_be_visible(one_node: Node, epmd_address: EpmdAddress) -> None:
