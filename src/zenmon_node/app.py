@@ -140,9 +140,9 @@ class ZenMonitor:
         ``('DOWN', ref, 'process', object, ('zen_monitor', reason))``: ``object`` is the pid, or ``(name, node)``;
         ``reason`` is the exit reason as the target's node has truncated it, ``noproc``, or ``nodedown`` when that node
         is not connected, is lost, or does not speak ZenMonitor; for a name also when that node's Proxy was restarted,
-        since nobody knows then which process the name was bound to. A name is bound when its first monitor is made;
-        further ones are for the same process until it ends. Nothing is ever connected for a monitor: see
-        :meth:`connect`.
+        since nobody knows then which process the name was bound to. A name is bound after the call, with the next
+        sweep: who has it by then is watched, whatever earlier monitors of that name are for. Nothing is ever connected
+        for a monitor: see :meth:`connect`.
 
         Args:
             target: A pid, a name of this node, or ``(name, node)``.

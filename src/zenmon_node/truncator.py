@@ -24,12 +24,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from erlang_interop.terms import Atom, BitString, ErlMap, Pid, Port, Reference
+
+from .complaints import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from erlang_interop.terms import Term
+
+    from .config import Settings
 
 TRUNCATED: Final = Atom("truncated")
 SHUTDOWN: Final = Atom("shutdown")
@@ -38,6 +44,8 @@ STRUCT: Final = Atom("__struct__")
 #: Elements of a tuple or a list, pairs of a map: more than this many and the container goes as a whole.
 MAX_ELEMENTS: Final = 4
 ELLIPSIS: Final = b"..."
+
+_log = structlog.get_logger("zenmon_node")
 
 
 def truncate(reason: Term, *, depth: int = 3, max_binary_size: int = 1024) -> Term:
@@ -56,6 +64,16 @@ def truncate(reason: Term, *, depth: int = 3, max_binary_size: int = 1024) -> Te
     if type(reason) is tuple and len(reason) == 2 and reason[0] == SHUTDOWN:
         return reason
     return _truncate(reason, depth, max_binary_size)
+
+
+def truncate_safely(reason: object, settings: Settings, target: object) -> Term:
+    """Truncate whatever a process of any node may have ended with, as the settings say; ``target`` is for the log."""
+    try:
+        return truncate(reason, depth=settings.truncation_depth, max_binary_size=settings.max_binary_size)
+    except Exception:
+        # A process written in Python may end with any object, and an object may do anything.
+        _log.exception("a reason could not be truncated", target=shortened(target))
+        return TRUNCATED
 
 
 def _truncate(term: Any, levels: int, max_binary_size: int) -> Any:

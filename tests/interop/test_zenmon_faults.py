@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory
 
+NEW = Atom("new")
 COMPATIBLE, INCOMPATIBLE = Compatibility.COMPATIBLE, Compatibility.INCOMPATIBLE
 
 
@@ -69,6 +70,45 @@ async def test_fault_7_4_what_can_be_no_target_costs_nobody_a_down(zen: ZenMonit
     await finish(proxy, pid)
     zen.node.exit(local, DIED)
     await all_fire(me, monitors)
+
+
+async def test_fault_7_3_a_name_is_followed_by_processes_of_one_node(zen: ZenMonitor, me: Process, proxy: Beam) -> None:
+    """The original: all of a node's monitors of a name are for who had it first. Here: each for who had it then."""
+    named = (Atom("worker"), Atom(proxy.name))
+    old = await proxy.eval("plain_processes:spawn_named(worker)")
+    first = zen.monitor(named, subscriber=me)
+    await subscriptions(proxy, 1)
+    new = await proxy.eval("unregister(worker), plain_processes:spawn_named(worker)")
+    second = zen.monitor(named, subscriber=me)
+    assert await proxy.eval("plain_processes:await_monitored(New, 1, 20000)", New=new) is True
+    await finish(proxy, new, reason=NEW)
+    assert await next_message(me) == down(second, named, NEW)
+    await finish(proxy, old)
+    assert await next_message(me) == down(first, named, DIED)
+    await nothing_left(zen)
+    assert len(me.mailbox) == 0
+
+
+async def test_fault_7_3_a_name_that_was_given_back_is_bound_anew(zen: ZenMonitor, me: Process, proxy: Beam) -> None:
+    """The original: its Proxy keeps the monitor on the old owner, and a new subscription uses that. Here: the new."""
+    named = (Atom("worker"), Atom(proxy.name))
+    old = await proxy.eval("plain_processes:spawn_named(worker)")
+    first = zen.monitor(named, subscriber=me)
+    await subscriptions(proxy, 1)
+    # Another Connector's subscription keeps the old monitor at the Proxy, as the original keeps it of itself.
+    keep = "gen_server:cast('Elixir.ZenMonitor.Proxy', {process, self(), [{subscribe, {worker, node()}}]})"
+    await proxy.eval(keep)
+    await subscriptions(proxy, 2)
+    zen.demonitor(first, subscriber=me)
+    await subscriptions(proxy, 1)
+    new = await proxy.eval("unregister(worker), plain_processes:spawn_named(worker)")
+    second = zen.monitor(named, subscriber=me)
+    assert await proxy.eval("plain_processes:await_monitored(New, 1, 20000)", New=new) is True
+    await finish(proxy, old)
+    await finish(proxy, new, reason=NEW)
+    assert await next_message(me) == down(second, named, NEW)
+    await nothing_left(zen)
+    assert len(me.mailbox) == 0
 
 
 BAD = [

@@ -44,11 +44,14 @@ class Remote:
         self.connection_number = 0
         self.processes: dict[Pid, FakeProcess] = {}
         self.names: dict[Atom, Pid] = {}
+        #: Who has ever had a name, and None for each time when nobody had it any more; the last is who has it now.
+        self.owners: dict[Atom, list[Pid | None]] = {name: [None] for name in NAMES}
         self.made = 0
         self.faults = 0
         self.to_here: deque[Term] = deque()
         self.to_there: deque[Term] = deque()
         self.watch: Reference | None = None  # our Connector's monitor on the Proxy
+        self.natives = Natives(self)
         self.start_proxy()
 
     def start_proxy(self) -> None:
@@ -115,6 +118,8 @@ class Remote:
         self.connector = self.world.new_pid()
         self.to_here.clear()
         self.watch = None
+        self.natives.held.clear()
+        self.natives.bound.clear()
 
     def ping(self) -> Reference:
         self.watch = self.world.make_ref()
@@ -124,16 +129,13 @@ class Remote:
             self.to_there.append(m.ping_call(self.connector, self.watch))
         return self.watch
 
-    def release_proxy(self, ref: Reference) -> None:
-        if ref == self.watch:
-            self.watch = None
-
     def cast(self, instructions: list[m.Instruction]) -> None:
         self.to_there.append(m.process_cast(self.connector, instructions))
 
     # -- what happens
 
     def fire(self, watched: Pid, reason: Term) -> None:
+        self.natives.fire(watched, reason)
         for ref, (process, target) in list(self.monitors.items()):
             if process == watched:
                 del self.monitors[ref]
@@ -141,7 +143,9 @@ class Remote:
 
     def dies(self, process: Pid, reason: Term) -> None:
         ended = self.processes.pop(process, None)
-        self.names = {name: holder for name, holder in self.names.items() if holder != process}
+        for name in [name for name, holder in self.names.items() if holder == process]:
+            del self.names[name]
+            self.owners[name].append(None)
         if ended is not None and ended.watchers.pop(self.observer.pid) is not None:
             self.observer.ended(process, reason)
         self.fire(process, reason)
@@ -163,6 +167,7 @@ class Remote:
             self.to_here.clear()
             self.to_there.clear()
             self.watch = None
+            self.natives.lost()
             self.fire(self.connector, m.NOCONNECTION)
             connector = self.world.local.connectors.get(self.name)
             if connector is not None:
@@ -180,12 +185,19 @@ class Remote:
 
     def step_there(self) -> bool:
         if self.proxy is None:
+            for signal in self.to_there:
+                if isinstance(signal, Bind):
+                    self.natives.bind(signal)
             self.to_there.clear()
             return False
         if self.inbox:
             self.proxy.handle(self.inbox.popleft())
         elif self.to_there:
-            self.proxy.handle(self.to_there.popleft())
+            signal = self.to_there.popleft()
+            if isinstance(signal, Bind):
+                self.natives.bind(signal)
+            else:
+                self.proxy.handle(signal)
         else:
             return False
         return True
@@ -193,8 +205,74 @@ class Remote:
     def step_here(self) -> bool:
         if not self.to_here:
             return False
-        self.world.local.connectors[self.name].message(self.to_here.popleft(), self.world.now)
+        message = self.to_here.popleft()
+        if self.natives.arrives(message):
+            self.world.local.connectors[self.name].message(message, self.world.now)
         return True
+
+
+class Bind:
+    """A native monitor of a name, on its way."""
+
+    def __init__(self, ref: Reference, target: m.Target) -> None:
+        self.ref, self.target = ref, target
+
+
+class Natives:
+    """The native monitors of our Connector on one remote, as the two nodes know them."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        #: As they are known here.
+        self.held: dict[Reference, m.Target] = {}
+        #: As they are known there, with who is watched.
+        self.bound: dict[Reference, tuple[Pid, m.Target]] = {}
+
+    def monitor(self, target: m.Target) -> Reference:
+        ref = self.remote.world.make_ref()
+        self.held[ref] = target
+        self.remote.to_there.append(Bind(ref, target))
+        return ref
+
+    def demonitor(self, ref: Reference) -> None:
+        """Give back a monitor on a name, or the one on the Proxy."""
+        if ref == self.remote.watch:
+            self.remote.watch = None
+        self.held.pop(ref, None)
+
+    def held_monitors(self) -> list[Reference]:
+        return list(self.held)
+
+    def bind(self, signal: Bind) -> None:
+        assert isinstance(signal.target, tuple)
+        process = self.remote.names.get(signal.target[0])
+        if process is None:
+            self.down(signal.ref, signal.target, m.NOPROC)
+        else:
+            self.bound[signal.ref] = (process, signal.target)
+
+    def fire(self, watched: Pid, reason: Term) -> None:
+        for ref, (process, target) in list(self.bound.items()):
+            if process == watched:
+                del self.bound[ref]
+                self.down(ref, target, reason)
+
+    def down(self, ref: Reference, target: m.Target, reason: Term) -> None:
+        if self.remote.connected:
+            self.remote.to_here.append((m.DOWN, ref, m.PROCESS, target, reason))
+
+    def arrives(self, message: Any) -> bool:
+        """False for the DOWN of a monitor that was given back: the node lets none through."""
+        if message[0] == m.DOWN and message[3] != (m.PROXY, self.remote.name):
+            return self.held.pop(message[1], None) is not None
+        return True
+
+    def lost(self) -> None:
+        """The connection is lost: of all monitors over it that is said here, before anything of a later connection."""
+        self.bound.clear()
+        self.remote.to_here.extend(
+            (m.DOWN, ref, m.PROCESS, target, m.NOCONNECTION) for ref, target in self.held.items()
+        )
 
 
 class World(RuleBasedStateMachine):
@@ -211,6 +289,8 @@ class World(RuleBasedStateMachine):
         self.living = set(SUBSCRIBERS)
         self.expected: dict[Reference, tuple[Pid, m.Target]] = {}
         self.silenced: set[Reference] = set()
+        #: Monitors of names, and how many owners the name had had before the one of then.
+        self.owners_before: dict[Reference, int] = {}
         #: Monitors made while their node was well, and how many faults it had had by then: nodedown needs a new one.
         self.made_in_health: dict[Reference, int] = {}
         self.delivered: dict[Reference, Term] = {}
@@ -250,8 +330,9 @@ class World(RuleBasedStateMachine):
         remote.made += 1
         process = pid(remote.made, node)
         remote.processes[process] = FakeProcess(process)
-        if name is not None:
+        if name is not None:  # if another process has it, it moves
             remote.names[name] = process
+            remote.owners[name].append(process)
 
     @rule(node=st.sampled_from(REMOTES), name=st.sampled_from([None, *NAMES]))
     def a_process_starts(self, node: Atom, name: Atom | None) -> None:
@@ -276,6 +357,8 @@ class World(RuleBasedStateMachine):
             ref = self.local.monitor(target, subscriber)
             self.expected[ref] = (subscriber, target)
             remote = self.remotes[self.local.find_node(target)]
+            if isinstance(target, tuple):
+                self.owners_before[ref] = len(remote.owners[target[0]]) - 1
             known_to_be_well = self.local.connectors[remote.name].proxy.state is State.COMPATIBLE and not remote.to_here
             if remote.proxy is not None and remote.connected and known_to_be_well:
                 self.made_in_health[ref] = remote.faults
@@ -396,7 +479,17 @@ class World(RuleBasedStateMachine):
                 assert object_ not in self.remotes[object_.node].processes
             elif reason != m.NODEDOWN:
                 assert reason == Atom(f"reason_{object_.id}")
+        else:
+            self.had_the_name(ref, object_, reason)
         self.delivered[ref] = reason
+
+    def had_the_name(self, ref: Reference, name: tuple[Atom, Atom], reason: Term) -> None:
+        """The process whose end is reported had the name when it was monitored, or later."""
+        owners = self.remotes[name[1]].owners[name[0]][self.owners_before[ref] :]
+        if reason == m.NOPROC:
+            assert None in owners
+        elif reason != m.NODEDOWN:
+            assert reason in [Atom(f"reason_{owner.id}") for owner in owners if owner is not None]
 
     def teardown(self) -> None:
         """Kill everything and let everything arrive: whoever still waits for a DOWN waits in vain."""
@@ -427,6 +520,7 @@ class World(RuleBasedStateMachine):
             assert remote.proxy is not None
             assert (len(remote.proxy.tables), remote.proxy.waiting_certificates) == (0, 0)
             assert all(watched == remote.connector for watched, _ in remote.monitors.values())
+            assert not remote.natives.held
 
 
 class _Port:
@@ -437,7 +531,9 @@ class _Port:
         self.connection = remote.connection
         self.leave = remote.leave
         self.ping = remote.ping
-        self.release_proxy = remote.release_proxy
+        self.monitor = remote.natives.monitor
+        self.demonitor = remote.natives.demonitor
+        self.held_monitors = remote.natives.held_monitors
         self.cast = remote.cast
 
     def is_busy(self) -> bool:

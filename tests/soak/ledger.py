@@ -11,7 +11,8 @@ what was delivered, and raises :class:`Wrong` at the first thing that must not b
 * ``nodedown`` is allowed on a disturbed path, and where there is none (an unconnected node, one that ZenMonitor on a
   BEAM does not look at).
 * A monitor that was active when its path was proven is *established*. On an undisturbed path it fires with the reason
-  of the very process it is bound to, truncated as the settings of that process's node were since it was told to end.
+  of the very process it is bound to, truncated as the settings of that process's node were since it was told to end;
+  if it is one of a name, perhaps by the settings of the subscriber's node, which may watch a name natively.
 * Any other may fire with the reason of a process that ended since the path was last proven, if it is the target or had
   the target's name since then; and with ``noproc`` if the target has ended, or the name was free at some time since.
 * ``noproc`` is allowed for what is not established, too, where the Proxy has had an exception when it subscribed,
@@ -359,7 +360,7 @@ class Ledger:
             return
         self.outcomes["reason"] += 1
         candidates = [monitor.established] if certain else self._candidates(monitor)
-        allowed = [one for process in candidates if process is not None for one in self._reasons(process)]
+        allowed = [one for process in candidates if process is not None for one in self._reasons(process, monitor)]
         if self._paths[monitor.path].truncated and allowed:
             allowed.append(TRUNCATED)
         if reason not in allowed:
@@ -396,14 +397,16 @@ class Ledger:
         since = self._since(monitor)
         return [process for process in known if process.ended is not None and process.ended >= since]
 
-    def _reasons(self, process: Process) -> Iterable[Term]:
-        """The reason of a process as its node may have truncated it, with each setting since it was told to end."""
+    def _reasons(self, process: Process, monitor: Monitor) -> Iterable[Term]:
+        """The reason of a process as it may have been truncated, with each setting since it was told to end."""
         if process.ended is None or process.reason is None:
             return
-        settings = self._truncations[process.node]
-        for index, (_, (depth, max_binary_size)) in enumerate(settings):
-            if index + 1 == len(settings) or settings[index + 1][0] >= process.ended:
-                yield truncate(process.reason, depth=depth, max_binary_size=max_binary_size)
+        by_name = isinstance(monitor.target, str)
+        for node in {process.node, monitor.path[0]} if by_name else {process.node}:
+            settings = self._truncations[node]
+            for index, (_, (depth, max_binary_size)) in enumerate(settings):
+                if index + 1 == len(settings) or settings[index + 1][0] >= process.ended:
+                    yield truncate(process.reason, depth=depth, max_binary_size=max_binary_size)
 
     def describe(self, monitor: Monitor) -> str:
         """A monitor and all that happened to it, in words."""

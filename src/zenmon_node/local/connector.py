@@ -5,7 +5,8 @@ reports into work for the Dispatcher. What is known of the remote is in ``remote
 
 When the node goes, or does not speak ZenMonitor, all its monitors fire with ``nodedown``. When its Proxy goes and comes
 back, only those of names do, for which process a name was bound to is not known any more; pids are subscribed to anew,
-and who has died meanwhile is reported as ``noproc``.
+and who has died meanwhile is reported as ``noproc``. A name that may be bound already is watched natively, and that has
+nothing to do with the Proxy: see ``names.py``.
 
 A ping does not make the Connector deaf: monitors made meanwhile wait for its outcome. The own node's Connector talks to
 the own Proxy the same way. When nothing is monitored there any more, a Connector goes. The process is in
@@ -25,6 +26,8 @@ from ..complaints import Complaints
 from ..counters import Counters
 from ..memory import Table
 from ..pacing import SLICE, Pacer
+from ..truncator import truncate_safely
+from .names import NativeNames, NativePort
 from .remote import News, RemotePort, RemoteProxy, State
 
 if TYPE_CHECKING:
@@ -35,9 +38,10 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..messages import Instruction, References, Target
     from .dispatcher import DispatcherCore
+    from .names import Watch
 
 
-class ConnectorPort(RemotePort, Protocol):
+class ConnectorPort(RemotePort, NativePort, Protocol):
     """What the core asks of the process it runs in."""
 
     def is_busy(self) -> bool:
@@ -85,6 +89,7 @@ class ConnectorCore:
         self._stay = 0.0
         self.configure(settings)
         self._monitors = Monitors()
+        self._names = NativeNames()
         self._instructions: deque[Instruction] = deque()
         #: Targets to be subscribed to before any of these, for the Proxy has forgotten them; and about how many.
         self._anew: Iterator[Target] = iter(())
@@ -96,12 +101,13 @@ class ConnectorCore:
 
     def __len__(self) -> int:
         """Targets monitored."""
-        return len(self._monitors.pids) + len(self._monitors.names)
+        names = self._monitors.names
+        return len(self._monitors.pids) + len(names) + sum(name not in names for name in self._names.targets())
 
     @property
     def waiting_instructions(self) -> int:
-        """Subscriptions and their withdrawals that have not been sent."""
-        return len(self._instructions) + self._anew_left
+        """Subscriptions and their withdrawals, and native monitors, that have not been sent."""
+        return len(self._instructions) + self._anew_left + self._names.waiting
 
     @property
     def port(self) -> ConnectorPort:
@@ -117,6 +123,7 @@ class ConnectorCore:
         self._chunk_size = settings.connector_chunk_size
         self._pacer.interval = settings.connector_sweep_interval / 1000
         self._stay = settings.hibernation_threshold * self._pacer.interval
+        self._settings = settings
 
     # -- monitors
 
@@ -128,6 +135,10 @@ class ConnectorCore:
         """
         table = self._monitors.pids if type(target) is Pid else self._monitors.names
         known = table.get(target)
+        if type(target) is tuple:
+            if self._names.may_be_bound(target, subscribed=known is not None):
+                return self._names.add(target, ref) and self.waiting_instructions == 1
+            self._names.subscribed(target)
         if known is None:
             table[target] = ref
             return self._instruct(m.SUBSCRIBE, target)
@@ -143,6 +154,8 @@ class ConnectorCore:
         Returns:
             As :meth:`monitor`.
         """
+        if type(target) is tuple and self._names.remove(ref, self._port):
+            return False
         table = self._monitors.pids if type(target) is Pid else self._monitors.names
         known = table.get(target)
         if known is None:
@@ -155,6 +168,8 @@ class ConnectorCore:
             if known:
                 return False
         del table[target]
+        if type(target) is tuple:
+            self._names.unsubscribed(target)
         return self._instruct(m.UNSUBSCRIBE, target)
 
     def _instruct(self, op: Atom, target: Target) -> bool:
@@ -213,10 +228,19 @@ class ConnectorCore:
             case m.Reply():
                 self._act(self.proxy.reply(parsed.ref, parsed.answer, now))
             case m.Down():
-                self._act(self.proxy.down(parsed.ref, parsed.reason, now))
+                watch = self._names.fired(parsed.ref)
+                if watch is None:
+                    self._act(self.proxy.down(parsed.ref, parsed.reason, now))
+                else:
+                    self._name_down(watch, parsed.reason)
             case m.Malformed():
                 self._counters.unhandled_messages += 1
                 self.complaints.add(parsed.problem, sender, message)
+
+    def _name_down(self, watch: Watch, reason: Term) -> None:
+        lost = reason == m.NOCONNECTION  # then as for all else that was monitored there
+        shown = m.NODEDOWN if lost else truncate_safely(reason, self._settings, watch.target)
+        self._dispatcher.enqueue(watch.target, watch.monitors, shown)
 
     # -- sweeps
 
@@ -233,7 +257,9 @@ class ConnectorCore:
 
     def _leaving(self, now: float) -> float | None:
         """When the Connector may go; None while it is needed."""
-        if len(self) or self.waiting_instructions or self._jobs or self.proxy.wanted:
+        monitors = self._monitors
+        is_needed = monitors.pids or monitors.names or self._names
+        if is_needed or self.waiting_instructions or self._jobs or self.proxy.wanted:
             self._idle_since = None
             return None
         if self._idle_since is None:
@@ -260,6 +286,7 @@ class ConnectorCore:
 
     def _send(self) -> None:
         if self.waiting_instructions and not self._port.is_busy():
+            self._names.send(self._port, self._chunk_size)
             anew = list(islice(self._anew, self._chunk_size))
             self._anew_left = max(1, self._anew_left - len(anew)) if len(anew) == self._chunk_size else 0
             batch = [(m.SUBSCRIBE, target) for target in anew if target in self._monitors.pids]
@@ -271,6 +298,7 @@ class ConnectorCore:
                 self._counters.swept_instructions += len(batch)
                 self.batches += 1
                 self.instructions += len(batch)
+                self._names.sent(batch)
             for _ in range(count):  # not before: what could not be cast has to be made good
                 waiting.popleft()
 
@@ -287,6 +315,7 @@ class ConnectorCore:
         self._drop_instructions()
         self._lose(lost.pids)
         self._lose(lost.names)
+        self._lose_watches(self._names.take_waiting())  # those that are set fire of themselves when the node is lost
 
     def _lose(self, lost: Table[Target, References]) -> None:
         if self._jobs:
@@ -294,6 +323,10 @@ class ConnectorCore:
             self._add_job(lost)
         else:
             self._dispatcher.enqueue_lost(lost, m.NODEDOWN)
+
+    def _lose_watches(self, watches: list[Watch]) -> None:
+        for watch in watches:
+            self._dispatcher.enqueue(watch.target, watch.monitors, m.NODEDOWN)
 
     def _subscribe_anew(self) -> None:
         """The remote Proxy has nothing from us any more; whom names were bound to nobody knows."""
@@ -305,6 +338,7 @@ class ConnectorCore:
     def _drop_instructions(self) -> None:
         self._instructions.clear()
         self._anew, self._anew_left = iter(()), 0
+        self._names.forgotten()
 
     def _add_job(self, job: _FanOut | Table[Target, References]) -> None:
         self._jobs.append(job)
@@ -332,7 +366,11 @@ class ConnectorCore:
             self.complaints.add("a malformed certificate", job.sender, certificate)
             return
         target, reason = certificate
-        references = (job.monitors.pids if type(target) is Pid else job.monitors.names).pop(target)
+        if type(target) is Pid:
+            references = job.monitors.pids.pop(target)
+        else:
+            references = job.monitors.names.pop(target)
+            self._names.certified(target)
         if references is not None:
             self._dispatcher.enqueue(target, references, reason)
 
@@ -347,8 +385,9 @@ class ConnectorCore:
     def restarted(self) -> None:
         """The process that ran this core has ended and another runs it now, with another pid.
 
-        The remote Proxy drops the subscriptions of the old pid.
+        The remote Proxy drops the subscriptions of the old pid, and its native monitors have gone with it.
         """
+        self._lose_watches(self._names.take_all())
         self.proxy.process_changed()
         self._subscribe_anew()
 
@@ -369,8 +408,11 @@ class ConnectorCore:
         before = {*monitors.pids, *monitors.names, *(target for _, target in self._instructions)}
         monitors.pids, monitors.names = Table(), Table()
         self._drop_instructions()
+        rows = list(rows)
+        self._names.mend({ref for ref, target in rows if type(target) is tuple}, self._port)
         for ref, target in rows:
-            self.monitor(target, ref)
+            if ref not in self._names:
+                self.monitor(target, ref)
         for target in before:
             if target not in monitors.pids and target not in monitors.names:
                 self._instruct(m.UNSUBSCRIBE, target)

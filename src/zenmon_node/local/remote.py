@@ -70,7 +70,7 @@ class RemotePort(Protocol):
     def ping(self) -> Reference:
         """Monitor the Proxy by its name and send it a ping tagged with the monitor's reference, which is returned."""
 
-    def release_proxy(self, ref: Reference) -> None:
+    def demonitor(self, ref: Reference) -> None:
         """Give the monitor on the Proxy back."""
 
 
@@ -224,4 +224,4 @@ class RemoteProxy:
     def _let_go(self) -> None:
         if self._monitor is not None:
             ref, self._monitor = self._monitor, None
-            self.port.release_proxy(ref)
+            self.port.demonitor(ref)

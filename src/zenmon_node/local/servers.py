@@ -19,13 +19,13 @@ from .. import messages as m
 from ..sweeping import SweepingServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from erlang_interop.terms import Reference, Term
 
     from ..counters import Counters
     from ..gen import GenModule
-    from ..messages import Instruction
+    from ..messages import Instruction, Target
     from .api import CachedCompatibility, LocalCore
     from .connector import ConnectorCore
     from .dispatcher import DispatcherCore
@@ -159,9 +159,17 @@ class Connector(SweepingServer):
             raise
         return ref
 
-    def release_proxy(self, ref: Reference) -> None:
-        """Give the monitor on the Proxy back."""
+    def monitor(self, target: Target) -> Reference:
+        """Monitor natively."""
+        return self.process.monitor(target)
+
+    def demonitor(self, ref: Reference) -> None:
+        """Give a native monitor back: one on a name, or the one on the Proxy."""
         self.process.demonitor(ref)
+
+    def held_monitors(self) -> Iterable[Reference]:
+        """Those that have neither fired nor been given back."""
+        return list(self.process.monitors)
 
     def cast(self, instructions: list[Instruction]) -> None:
         """Send a batch of instructions."""

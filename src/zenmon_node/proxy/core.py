@@ -23,10 +23,10 @@ import structlog
 from erlang_interop.terms import Pid
 
 from .. import messages as m
-from ..complaints import Complaints, shortened
+from ..complaints import Complaints
 from ..counters import Counters
 from ..pacing import SLICE
-from ..truncator import TRUNCATED, truncate
+from ..truncator import truncate_safely
 from .batcher import BatcherCore
 from .steps import Cast, certify
 from .tables import ProxyTables
@@ -185,13 +185,7 @@ class ProxyCore:
             )
 
     def _truncated(self, target: m.Target, reason: Term) -> Term:
-        limits = self._settings
-        try:
-            return truncate(reason, depth=limits.truncation_depth, max_binary_size=limits.max_binary_size)
-        except Exception:
-            # A process written in Python may end with any object, and an object may do anything.
-            _log.exception("a reason could not be truncated", target=shortened(target))
-            return TRUNCATED
+        return truncate_safely(reason, self._settings, target)
 
     def _certify(self, target: m.Target, reason: Term, subscribers: list[Pid]) -> None:
         reason = self._truncated(target, reason)

@@ -127,6 +127,7 @@ class FakeConnectorPort(Refs):
     busy: bool = False
     pings: list[Reference] = field(default_factory=list)
     released: list[Reference] = field(default_factory=list)
+    natives: dict[Reference, Target] = field(default_factory=dict)
     casts: list[list[Instruction]] = field(default_factory=list)
 
     def is_connected(self) -> bool:
@@ -146,8 +147,17 @@ class FakeConnectorPort(Refs):
         self.pings.append(ref(900_000 + len(self.pings)))
         return self.pings[-1]
 
-    def release_proxy(self, ref: Reference) -> None:
+    def monitor(self, target: Target) -> Reference:
+        self.natives[ref(800_000 + self.made)] = target
+        self.made += 1
+        return list(self.natives)[-1]
+
+    def demonitor(self, ref: Reference) -> None:
         self.released.append(ref)
+        self.natives.pop(ref, None)
+
+    def held_monitors(self) -> list[Reference]:
+        return list(self.natives)
 
     def cast(self, instructions: list[Instruction]) -> None:
         self.casts.append(instructions)
