@@ -13,7 +13,7 @@ from unittest import mock
 
 import trio
 import trio.lowlevel
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -236,6 +236,18 @@ async def play(script: list[Step]) -> None:
         nursery.cancel_scope.cancel()
 
 
+#: A scope opens, and a process leaves after the answer of its peer has come, and before it was asked by it.
+LEAVES_WHILE_MEETING: list[Step] = [
+    *[("deliver", 0, 0, 3), ("deliver", 1, 1, 3)] * 6,
+    ("scope", 0, 0, 0),
+    ("join", 0, 0, 0),
+    *[("deliver", 0, 0, 3)] * 2,
+    ("deliver", 1, 1, 1),
+    ("leave", 0, 0, 0),
+]
+
+
+@example(LEAVES_WHILE_MEETING)
 @settings(max_examples=200, derandomize=True)
 @given(st.lists(steps, min_size=15, max_size=80))
 def test_all_nodes_agree_in_the_end(script: list[Step]) -> None:
