@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .app import ZenMonitor
     from .config import Settings
+    from .exposing import Exposure
 
 log = get_logger("zenmon_node")
 
@@ -49,6 +50,8 @@ class ServiceOptions:
     port: int | None = None
     """The port to listen on; None: ``ERL_DIST_PORT``, else a free one."""
     embedded_epmd: bool = False
+    expose: tuple[Exposure, ...] = ()
+    """Functions that other nodes may call."""
     metrics: tuple[str, int] | None = None
     """Host and port on which metrics are served to Prometheus."""
     statsd: tuple[str, int] | None = None
@@ -91,6 +94,8 @@ async def _serve(options: ServiceOptions) -> None:
         open_zen_monitor(node, options.settings) as zen,
         trio.open_nursery() as nursery,
     ):
+        for exposure in options.expose:
+            exposure.on(node)
         node.watch_nodes(report_node)
         zen.watch_compatibility(CompatibilityReport())
         more: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from erlang_interop.runtime.addresses import parse_address
 
 from .. import logs
 from ..config import load_settings
+from ..exposing import find_exposure
 from ..metrics import statsd_client
 from ..service import ServiceOptions, run_service
 from . import commands
@@ -118,6 +119,7 @@ async def run(
     tls_optfile: Path | None = None,
     port: int | None = None,
     embedded_epmd: Flag = False,
+    expose: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     metrics: str | None = None,
     statsd: str | None = None,
     report_interval: float = 5.0,
@@ -138,6 +140,8 @@ async def run(
             ZENMON_TLS_OPTFILE, else no TLS.
         port: Port to listen on; 0 takes a free one. Default: ERL_DIST_PORT, else a free one.
         embedded_epmd: Serve as EPMD where none answers.
+        expose: Functions that other nodes may call by rpc or erpc, each package.module:function; with another name in
+            Erlang module:name=package.module:function. Nothing else can be called. Repeat it or list several.
         metrics: Serve metrics to Prometheus on host:port, under /metrics.
         statsd: Send metrics to the statsd on host:port, every 10 seconds.
         report_interval: Seconds between two looks at the queues; one that holds more than a sweep takes is logged.
@@ -160,6 +164,7 @@ async def run(
         visible=visible,
         port=port,
         embedded_epmd=embedded_epmd,
+        expose=tuple(find_exposure(each) for each in expose or ()),
         metrics=parse_address(metrics) if metrics is not None else None,
         statsd=parse_address(statsd) if statsd is not None else None,
         report_interval=report_interval,
@@ -274,17 +279,20 @@ async def send(target: str, term: str, /, *, joining: Joining = _JOIN) -> ExitSt
 
 
 @app.command
-async def call(node: str, module: str, function: str, /, *args: str, joining: Joining = _JOIN) -> ExitStatus:
-    """Call a function on a node and print what it returns.
+async def call(
+    node: str, module: str, function: str, /, *args: str, json: Flag = False, joining: Joining = _JOIN
+) -> ExitStatus:
+    """Call a function on a node and print what it returns. What it prints itself goes to standard error.
 
     Args:
         node: Its name, name@host.
         module: The module, without quotes: lists, Elixir.Enum.
         function: The function.
         args: Its arguments, each an Erlang term.
+        json: Print the result as JSON instead of an Erlang term.
     """
     _quiet()
-    return await commands.call(node, module, function, args, joining)
+    return await commands.call(node, module, function, args, joining, as_json=json)
 
 
 def _quiet() -> None:

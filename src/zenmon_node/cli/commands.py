@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,6 +15,7 @@ from erlang_interop.runtime.epmd import names as epmd_names
 
 from .failures import ExitStatus, Refusal
 from .joining import joined
+from .jsonable import jsonable
 from .targets import parse_argument, parse_node, parse_target, present
 
 if TYPE_CHECKING:
@@ -55,11 +58,13 @@ async def nodes(node_name: str, joining: Joining) -> ExitStatus:
     return ExitStatus.DONE
 
 
-async def call(node_name: str, module: str, function: str, args: Sequence[str], joining: Joining) -> ExitStatus:
+async def call(
+    node_name: str, module: str, function: str, args: Sequence[str], joining: Joining, *, as_json: bool
+) -> ExitStatus:
     """Print what a function of a node returns."""
     peer = parse_node(node_name)
     arguments = [parse_argument(arg) for arg in args]
-    async with joined(joining, [peer]) as node:
+    async with joined(joining, [peer], output=_to_stderr) as node:
         try:
             result = await node.rpc(
                 peer, module, function, [present(each, node) for each in arguments], timeout=joining.timeout
@@ -71,8 +76,13 @@ async def call(node_name: str, module: str, function: str, args: Sequence[str], 
                 f"{module}:{function}/{len(arguments)} did not return within {joining.timeout} s on {peer}; "
                 f"--timeout allows more"
             ) from error
-    print(format_term(result))
+    print(json.dumps(jsonable(result), ensure_ascii=False) if as_json else format_term(result))
     return ExitStatus.DONE
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _badrpc(error: BadRpc, peer: str, called: str) -> str:

@@ -16,6 +16,7 @@ from erlang_interop import (
 from erlang_interop.errors import TermSyntaxError
 
 from ..config import SettingsError
+from ..exposing import ExposureError
 from ..metrics import StatsdMissing
 
 
@@ -48,6 +49,7 @@ _USAGE = (
     BadAddress,
     BadName,
     SettingsError,
+    ExposureError,
     StatsdMissing,
     CookieMissing,
     TermSyntaxError,

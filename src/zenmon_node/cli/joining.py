@@ -21,7 +21,7 @@ from .failures import UsageError
 from .targets import parse_node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from erlang_interop import Node
 
@@ -49,12 +49,19 @@ class Joining:
 
 
 @asynccontextmanager
-async def joined(joining: Joining, peers: Iterable[str]) -> AsyncIterator[Node]:
+async def joined(
+    joining: Joining, peers: Iterable[str], output: Callable[[str], object] | None = None
+) -> AsyncIterator[Node]:
     """A hidden node that is connected to ``peers``, for as long as the block runs.
 
     It listens on the loopback address only, since nobody needs to dial a node that lives for a moment. Where no EPMD
     answers it serves as one, so that a machine without Erlang can reach the nodes of others. With ``--address`` or
     ``ERL_DIST_PORT`` there is no EPMD at all.
+
+    Args:
+        joining: The options given.
+        peers: Nodes by name.
+        output: As for ``open_node``.
 
     Raises:
         BadAddress: ``--address`` or ``ERL_DIST_PORT`` is none.
@@ -80,6 +87,7 @@ async def joined(joining: Joining, peers: Iterable[str]) -> AsyncIterator[Node]:
         embedded_epmd=not (local or without_epmd),
         addresses={peers[0]: joining.address} if joining.address is not None else None,
         connect_timeout=joining.timeout,
+        output=output,
         name_from=peers[0] if split_name(name)[0] == UNDEFINED else None,
     )
     async with AsyncExitStack() as stack:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
-from erlang_interop import Atom, EpmdAddress, Exit, Node, open_node
+from erlang_interop import Atom, BadRpc, EpmdAddress, Exit, Node, open_node
 from tests.command import Command
 from tests.support import free_port
 from tests.unit.zenmon.cli.conftest import COOKIE
@@ -176,6 +179,49 @@ async def test_call(command: Command, peer: Node) -> None:
     done = await command("call", node, "no", "such", "1", "2")
     assert done.status == ExitStatus.REFUSED
     assert "no function no:such/2" in done.err
+
+
+async def test_call_prints_json(command: Command, peer: Node) -> None:
+    peer.expose("py", {"row": lambda n: {Atom("id"): n, b"tags": [Atom("a"), (None, True)]}})
+    done = await command("call", peer.name.name, "py", "row", "7", "--json")
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, '{"id": 7, "tags": ["a", [null, true]]}\n', "")
+    done = await command("call", "--json", peer.name.name, "py", "row")
+    assert (done.status, done.out) == (ExitStatus.REFUSED, "")
+    assert "no function py:row/0" in done.err
+
+
+async def test_what_a_call_prints_is_not_its_result(command: Command, peer: Node) -> None:
+    async def prints(process: Process) -> Atom:
+        assert process.group_leader is not None
+        request = (Atom("put_chars"), Atom("unicode"), "hi\n")
+        process.send(process.group_leader, (Atom("io_request"), process.pid, 1, request))
+        await process.receive()
+        return Atom("printed")
+
+    peer.expose("py", {"prints": prints}, with_process=True)
+    done = await command("call", peer.name.name, "py", "prints")
+    assert (done.status, done.out, done.err) == (ExitStatus.DONE, "printed\n", "hi\n")
+
+
+async def test_run_exposes(command: Command, peer: Node, tmp_path: Path) -> None:
+    (tmp_path / "my_functions.py").write_text("def twice(n):\n    return 2 * n\n")
+    exposed = ["my_functions:twice", "Elixir.Math:root=math:sqrt"]
+    words = ["run", "--name", "service@127.0.0.1", "--expose", *exposed, "--connect", peer.name.name]
+    async with command.started(*words, PYTHONPATH=f"{tmp_path}:{':'.join(sys.path)}") as running:
+        await running.err.until("running")
+        assert await peer.rpc("service@127.0.0.1", "my_functions", "twice", [21]) == 42
+        assert await peer.rpc("service@127.0.0.1", "Elixir.Math", "root", [4]) == 2.0
+        with pytest.raises(BadRpc, match="undef"):
+            await peer.rpc("service@127.0.0.1", "math", "sqrt", [4])
+        assert (await running.signal(signal.SIGTERM)).status == ExitStatus.DONE
+
+
+async def test_run_with_nothing_to_expose(command: Command) -> None:
+    for named, message in (("no_such_module:f", "importing no_such_module failed"), ("math", "names no function")):
+        done = await command("run", "--name", "service@127.0.0.1", "--expose", named)
+        assert done.status == ExitStatus.USAGE
+        assert message in done.err
+        assert done.err.count("\n") == 1
 
 
 async def test_send(command: Command, peer: Node) -> None:
