@@ -59,6 +59,7 @@ from .flags import DFlag
 from .otp.erpc import ErpcRequest
 from .otp.gen import From
 from .otp.node import Node, open_node
+from .otp.pg import Pg, PgEvent, PgJoin, PgLeave, open_pg
 from .otp.server import NO_REPLY, GenServer, Stop
 from .otp.supervisor import ChildInfo, ChildSpec, Supervisor
 from .runtime.distribution import ConnectionInfo
@@ -144,6 +145,10 @@ __all__ = [
     "NodeUp",
     "NotAllowed",
     "NotConnected",
+    "Pg",
+    "PgEvent",
+    "PgJoin",
+    "PgLeave",
     "Pid",
     "Port",
     "Process",
@@ -170,5 +175,6 @@ __all__ = [
     "TlsServer",
     "charlist",
     "open_node",
+    "open_pg",
     "text",
 ]
