@@ -15,8 +15,7 @@ from tests.interop.collectors import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from erlang_interop import Process, Term
-    from erlang_interop.otp.pg import Pg
+    from erlang_interop import Pg, Process, Term
     from erlang_interop.testing.beam import Beam
 
 _numbers = itertools.count(1)

@@ -152,6 +152,22 @@ async def test_08_zenmon_pair_of_python_nodes(example: Command) -> None:
     expect_the_pair(await example(path("08")), "example08_right@127.0.0.1")
 
 
+async def test_09_process_groups(example: Command, beam: Beam) -> None:
+    await beam.eval("collector:start(shell), pg:start(pg), collector:run(shell, pg, join, [workers, whereis(shell)]).")
+    async with example.started(path("09"), beam.name) as running:
+        for member in ("example09@127.0.0.1", beam.name):  # in this order: we join before we connect
+            await running.out.until(f"joined: <{member}.")
+        work = "[P ! {work, N} || {N, P} <- lists:enumerate(pg:get_members(workers) -- [whereis(shell)])]"
+        source = f"polling:until(fun() -> length(pg:get_members(workers)) =:= 2 end, 20000), length({work})"
+        assert await beam.eval(source) == 1
+        await running.out.until("work 1")
+        await beam.eval("collector:run(shell, pg, leave, [workers, whereis(shell)])")
+        done = await running.end()
+    await beam.eval("collector:stop(shell), gen_server:stop(pg).")
+    ours = r"<example09@127\.0\.0\.1\.\d+\.\d+>"
+    expect(done, rf"left: <{beam.name}\.\d+\.\d+>", f"members now: {ours}")
+
+
 def expect_the_pair(done: Finished, peer: str) -> None:
     expect(
         done,

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from erlang_interop import Atom, InlineServer, Node
-from erlang_interop.otp.pg import PgJoin, PgLeave, open_pg
+from erlang_interop import Atom, InlineServer, Node, PgJoin, PgLeave, open_pg
 from tests.interop.collectors import PATIENCE, collecting, has_lost, is_among_nodes, until
 from tests.interop.pg_peer import BeamScope, all_have, has, new_scope, scope_on, wait
 
 if TYPE_CHECKING:
-    from erlang_interop import Pid, Term
-    from erlang_interop.otp.pg import Pg
+    from erlang_interop import Pg, Pid, Term
     from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory
     from tests.interop.conftest import NodeOpener
