@@ -46,6 +46,8 @@ ZEN_MONITOR: Final = Atom("zen_monitor")
 NODEDOWN: Final = Atom("nodedown")
 NOPROC: Final = Atom("noproc")
 NOCONNECTION: Final = Atom("noconnection")
+#: In the place of what was cut off a reason (``truncator.py``, which is not compiled).
+TRUNCATED: Final = Atom("truncated")
 
 #: What can be monitored: a pid, ``(name, node)``, or a bare name.
 Target: TypeAlias = "Pid | Atom | tuple[Atom, Atom]"

@@ -29,6 +29,7 @@ import structlog
 from erlang_interop.terms import Atom, BitString, ErlMap, Pid, Port, Reference
 
 from .complaints import shortened
+from .messages import TRUNCATED as TRUNCATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from .config import Settings
 
-TRUNCATED: Final = Atom("truncated")
 SHUTDOWN: Final = Atom("shutdown")
 STRUCT: Final = Atom("__struct__")
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from erlang_interop.terms import Atom, Pid, Port, Reference
 
+from ..messages import TRUNCATED
 from ..pacing import Pacer
-from ..truncator import TRUNCATED
 
 if TYPE_CHECKING:
     from erlang_interop.terms import Term
