@@ -121,14 +121,17 @@ soak: fixtures
 golden: fixtures
 	$(INSTALLED) $(PY) tools/make_golden.py $(RELEASES)
 
-# The same load on a BEAM and on this node. ROUNDS=5; BUILD=pure (interpreted) or both; WRITE=1 writes docs/benchmarks.md;
-# BENCH_ARGS="--groups zen_proxy,zen_local" measures ZenMonitor alone, "--groups calls_in --seconds 2" calls for longer.
-ROUNDS ?= 3
-BUILD ?= installed
+# The same load on a BEAM and on this node, as installed and interpreted, and on the libraries that come with Erlang.
+# ROUNDS=1 for a quick look; BUILD=installed or pure (interpreted) alone; PEERS= without libei and JInterface; WRITE=1
+# writes docs/benchmarks.md and docs/benchmarks.json; BENCH_ARGS="--groups zen_proxy,zen_local" measures ZenMonitor alone,
+# "--groups calls_in --seconds 2" calls for longer, --render writes the page anew from the figures that are there.
+ROUNDS ?= 5
+BUILD ?= both
+PEERS ?= libei jinterface
 BENCH_ARGS ?=
 bench: fixtures
 	$(if $(filter pure,$(BUILD)),$(PURE),$(INSTALLED)) $(PY) -m benchmarks --rounds $(ROUNDS) --build $(BUILD) \
-		$(if $(WRITE),--write) $(BENCH_ARGS)
+		--peers "$(subst $() ,$(comma),$(strip $(subst $(comma), ,$(PEERS))))" $(if $(WRITE),--write) $(BENCH_ARGS)
 
 # A million monitors and a million subscriptions in one node of ours. MONITORS=20000 NODES=2 for a quick look;
 # WRITE=1 writes docs/scale.md.

@@ -7,22 +7,24 @@ in every second round, so that a machine that grows slower or faster in the mean
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import IO, TYPE_CHECKING, Final
 
 import trio
 
 from benchmarks.contenders import PROJECT, BenchmarkError, Contender, MissingPeerError, library_command
 from benchmarks.outside import MEASUREMENTS, Target
-from benchmarks.workloads import GROUPS, OUTSIDE, Row
+from benchmarks.results import ContenderInfo, Figure, MeasuredRow, Run, Spread
+from benchmarks.workloads import ALL_ROWS, GROUPS, OUTSIDE
 from erlang_interop.errors import ErlangInteropError
 from erlang_interop.etf.text import format_term
 from erlang_interop.terms import Atom
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from benchmarks.results import Cost
+    from benchmarks.workloads import Row
     from erlang_interop.terms import Term
 
 BEAM_ARGUMENTS: Final = ("+S", "1:1", "-kernel", "connect_all", "false")
@@ -78,10 +82,40 @@ class Results:
         found = [figures.get(contender, {}).get(workload, {}).get(figure) for figures in self.rounds]
         return [value for value in found if value is not None]
 
-    def median(self, contender: str, workload: str, figure: str) -> float | None:
-        """The median over the rounds; None where nothing was measured."""
-        values = self.values(contender, workload, figure)
-        return median(values) if values else None
+    def run(self, release: int, wire: list[Cost], sender: float) -> Run:
+        """The figures of all rows that were measured, with the rounds put together.
+
+        Args:
+            release: The BEAMs' OTP.
+            wire: What the micro benchmark measured.
+            sender: What :func:`outside.sender_limit` found.
+        """
+        rows = [
+            MeasuredRow(row.label, row.group, row.workload, row.metric, row.title, row.is_rate, figures)
+            for row in ALL_ROWS
+            if (figures := {c.key: figure for c in self.contenders if (figure := self.figure(c.key, row)) is not None})
+        ]
+        return Run(
+            date=date.today().isoformat(),
+            python=platform.python_version(),
+            otp=release,
+            processors=os.cpu_count() or 1,
+            rounds=len(self.rounds),
+            contenders={c.key: ContenderInfo(c.title, self.builds[c.key]) for c in self.contenders},
+            rows=rows,
+            missing=self.missing,
+            sender_limit=sender,
+            wire=wire,
+        )
+
+    def figure(self, contender: str, row: Row) -> Figure | None:
+        """One contender's figure in one row; None where nothing was measured."""
+        value = Spread.of(self.values(contender, row.workload, row.metric))
+        if value is None:
+            return None
+        ratios = None if contender == "beam" else Spread.of(self.ratios(contender, row))
+        cpu = [Spread.of(self.values(contender, row.workload, f"{side}_cpu_us")) for side in ("peer", "driver")]
+        return Figure(value, ratios, *(None if spread is None else spread.median for spread in cpu))
 
     def ratios(self, contender: str, row: Row) -> list[float]:
         """``contender`` to BEAM, round by round: what both went through is in both figures of a round."""

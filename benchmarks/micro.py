@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import report
+from benchmarks.report import as_text, micro_table
+from benchmarks.results import Cost
 from erlang_interop.flags import OFFERED
 from erlang_interop.wire import channel
 from erlang_interop.wire.channel import DistChannel
@@ -28,17 +28,6 @@ PEER: Final = "driver@127.0.0.1"
 READ_SIZE: Final = 64 * 1024
 REPETITIONS: Final = 7
 REPETITION_S: Final = 0.1
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one message costs, in nanoseconds of CPU time."""
-
-    name: str
-    bytes_each: float
-    receive_ns: float
-    send_ns: float
-    compiled: bool
 
 
 def measure() -> list[Cost]:
@@ -133,7 +122,7 @@ def main() -> None:
     """Print the table."""
     costs = measure()
     print("compiled" if costs[0].compiled else "interpreted")
-    print(report.as_text(report.micro_table(costs)))
+    print(as_text(micro_table(costs)))
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def is_answer(ref: Reference, message: Term) -> bool:
 def codec(data: bytes) -> tuple[float, float, bytes]:
     """What decoding ``data`` and encoding its term take in nanoseconds, and what came out of the latter."""
     decode_ns = least_ns(lambda: etf.decode(data))
-    term = etf.decode(data)
+    term, _ = etf.decode(data)
     return decode_ns, least_ns(lambda: etf.encode(term)), etf.encode(term)
 
 

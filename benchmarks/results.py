@@ -2,10 +2,13 @@
 
     {"date": "2026-01-31", "python": "3.11.2", "otp": 25, "processors": 2, "rounds": 5,
      "contenders": {"beam": {"title": "BEAM", "build": "OTP 25"}, "inline": {...}, ...},
+     "missing": {"JInterface (Java)": "no java and javac here"}, "sender_limit": 41000000.0,
      "rows": [{"label": "W1", "group": "casts_in", "workload": "receive_casts", "metric": "per_second",
                "title": "small casts to the peer, /s", "more_is_better": true,
-               "figures": {"beam": {"value": [212000.0, 190000.0, 230000.0], "ratio": null, "cpu_us": 4.1},
-                           "inline": {"value": [...], "ratio": [1.19, 1.06, 1.28], "cpu_us": 4.3}}}]}
+               "figures": {"beam": {"value": [212000.0, 190000.0, 230000.0], "ratio": null,
+                                    "cpu_us": 4.1, "driver_cpu_us": 5.4},
+                           "inline": {"value": [...], "ratio": [1.19, 1.06, 1.28], ...}}}],
+     "wire": [{"name": "casts_by_name", "bytes_each": 60.0, "receive_ns": 250.0, "send_ns": 200.0, "compiled": true}]}
 
 A spread is ``[median, least, greatest]`` over the rounds. A ratio is to the BEAM of the same round.
 """
@@ -43,11 +46,24 @@ class Figure:
         value: In the unit of the row's metric.
         ratio: To the BEAM of the same round; None for the BEAM itself, and where the BEAM has no figure.
         cpu_us: CPU time of the contender's process for one item, in microseconds (median); None where not counted.
+        driver_cpu_us: The same of the driver's process.
     """
 
     value: Spread
     ratio: Spread | None = None
     cpu_us: float | None = None
+    driver_cpu_us: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one recorded message costs in :mod:`benchmarks.micro`, in nanoseconds of CPU time."""
+
+    name: str
+    bytes_each: float
+    receive_ns: float
+    send_ns: float
+    compiled: bool
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,9 @@ class Run:
         rounds: How many rounds the spreads are over.
         contenders: Key to who it is, in the order of the tables.
         rows: In the order of the tables; rows without any figure are left out.
+        missing: Title of a library that took no part to why.
+        sender_limit: Casts a second that the sender of recorded ones gets rid of where they are only read.
+        wire: What :mod:`benchmarks.micro` measured.
     """
 
     date: str
@@ -103,6 +122,9 @@ class Run:
     rounds: int
     contenders: dict[str, ContenderInfo]
     rows: list[MeasuredRow]
+    missing: dict[str, str]
+    sender_limit: float
+    wire: list[Cost]
 
     def row(self, workload: str, metric: str) -> MeasuredRow | None:
         """The row of that key, if it was measured."""
@@ -128,7 +150,10 @@ class Run:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             contenders = {key: ContenderInfo(**info) for key, info in found.pop("contenders").items()}
-            return cls(**found | {"contenders": contenders, "rows": [_row(row) for row in found["rows"]]})
+            rows = [_row(row) for row in found["rows"]]
+            return cls(
+                **found | {"contenders": contenders, "rows": rows, "wire": [Cost(**each) for each in found["wire"]]}
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no file of figures that `make bench WRITE=1` wrote: {error}") from error
 
@@ -136,7 +161,9 @@ class Run:
 def _row(found: dict[str, Any]) -> MeasuredRow:
     figures = {
         contender: Figure(
-            Spread(*figure["value"]), None if figure["ratio"] is None else Spread(*figure["ratio"]), figure["cpu_us"]
+            Spread(*figure.pop("value")),
+            None if (ratio := figure.pop("ratio")) is None else Spread(*ratio),
+            **figure,
         )
         for contender, figure in found["figures"].items()
     }

@@ -1,6 +1,6 @@
-"""ZenMonitor's workloads run, in small, and their checks pass: nothing is lost or doubled on a BEAM or on our node.
+"""All workloads run, in small, and their checks pass: nothing is lost or doubled on a BEAM or on our node.
 
-How fast either was is not looked at here.
+How fast either was is not looked at here. The programs with other libraries take no part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contest import run_rounds
-from benchmarks.workloads import ZEN_ROWS
+from benchmarks.workloads import ALL_ROWS, GROUPS
 
 from erlang_interop.testing.beam import find_otp_roots
 from tests.conftest import build, releases_asked_for
@@ -18,16 +18,24 @@ from tests.conftest import build, releases_asked_for
 if TYPE_CHECKING:
     from pathlib import Path
 
+ZEN_GROUPS = ["zen_proxy", "zen_local"]
+
 
 @pytest.mark.interop
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("group", ["zen_proxy", "zen_local"])
-async def test_workloads_of_zenmonitor(pytestconfig: pytest.Config, fixtures_ebin: Path, group: str) -> None:
+@pytest.mark.parametrize(
+    "groups",
+    [[group for group in GROUPS if group not in ZEN_GROUPS], *([group] for group in ZEN_GROUPS)],
+    ids=["node", *ZEN_GROUPS],
+)
+async def test_workloads(pytestconfig: pytest.Config, fixtures_ebin: Path, groups: list[str]) -> None:
     root = find_otp_roots()[min(releases_asked_for(pytestconfig))]
     contenders = [CONTENDERS["beam"], CONTENDERS["pure" if build() == "pure" else "inline"]]
-    results = await run_rounds(root, fixtures_ebin, contenders, 1, groups=[group], zen_monitors=6000)
+    results = await run_rounds(
+        root, fixtures_ebin, contenders, 1, groups=groups, seconds=0.02, monitors=500, zen_monitors=6000
+    )
     for contender in contenders:
-        for row in ZEN_ROWS:
+        for row in ALL_ROWS:
             figures = results.values(contender.key, row.workload, row.metric)
-            assert len(figures) == (row.group == group), row
+            assert len(figures) == (row.group in groups), row
             assert all(figure > 0 for figure in figures), row

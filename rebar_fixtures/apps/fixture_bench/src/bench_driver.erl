@@ -34,6 +34,7 @@
 -define(BATCHES, 100).
 -define(EVENTS, 100).
 -define(SUMMARY_ITEMS, 10000).
+-define(MEASURED_IN_MEMORY, 10000).
 -define(TIMEOUT_MS, 120000).
 
 -record(context, {
@@ -157,8 +158,8 @@ group(codec, #context{sink = Sink}) ->
                 {'$gen_cast', {process, self(), [{subscribe, Pid} || Pid <- some_pids(?BATCH_ITEMS)]}}}
         ]
     ]);
-group(memory, #context{sink = Sink}) ->
-    bench_memory:run(Sink);
+group(memory, #context{sink = Sink, monitors = Count}) ->
+    bench_memory:run(Sink, min(Count, ?MEASURED_IN_MEMORY));
 group(monitors_out, #context{sink = Sink, monitors = Count} = Context) ->
     Pids = ask(Sink, fun(From, Ref) -> {mkpids, From, Ref, Count} end),
     Count = length(Pids),
@@ -204,7 +205,7 @@ send_back(Workload, Times, Items, Term, #context{sink = Sink} = Context) ->
 %% The peer decodes the term and encodes it, without the network; what it has encoded must be the term again.
 codec(Sink, Decode, Encode, Items, Term) ->
     {DecodeNs, EncodeNs, Encoded} = ask(Sink, fun(From, Ref) -> {codec, From, Ref, term_to_binary(Term)} end),
-    Term = binary_to_term(Encoded),
+    true = binary_to_term(Encoded) =:= Term,
     [
         #{workload => Workload, count => Items, ns_each => Ns / Items}
      || {Workload, Ns} <- [{Decode, DecodeNs}, {Encode, EncodeNs}]

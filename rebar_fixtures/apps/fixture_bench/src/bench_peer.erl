@@ -108,10 +108,10 @@ loop(#state{count = Count} = State) ->
 
 %% A call to the driver's node comes back after the monitors, which travel on the same connection, are in place.
 monitor_all(From, Ref, Pids) ->
+    Count = length(Pids),
     lists:foreach(fun(Pid) -> monitor(process, Pid) end, Pids),
     bench_load:calls({echo, node(From)}, 1, 1),
     From ! {Ref, set},
-    Count = length(Pids),
     bench_load:await_downs(Count),
     From ! {downs, Count}.
 
