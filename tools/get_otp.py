@@ -134,6 +134,8 @@ def install_jinterface() -> Path:
         apt.download_alone(["erlang-jinterface"], folder / "debs")
         deb = one((folder / "debs").glob("*.deb"), "package erlang-jinterface")
         run(["dpkg-deb", "--extract", str(deb), str(folder)], what=deb.name, limit=COMMAND_LIMIT_S)
+        for litter in ("apt", "debs"):
+            shutil.rmtree(folder / litter)
         (folder / ".complete").touch()
     return jar
 
