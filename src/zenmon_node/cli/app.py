@@ -18,6 +18,7 @@ from erlang_interop import ErlangInteropError
 from erlang_interop.runtime.addresses import parse_address
 
 from .. import logs
+from ..build import describe_build
 from ..config import load_settings
 from ..exposing import find_exposure
 from ..metrics import statsd_client
@@ -80,10 +81,12 @@ def _run(words: Sequence[str]) -> ExitStatus:
 
 
 def _version() -> str:
+    """Name, version and build, as in ``zenmon-node 0.1.0 (compiled: C core and 19 modules)``."""
     try:
-        return version(PROGRAM)
+        number = version(PROGRAM)
     except PackageNotFoundError:
-        return "unknown: it runs from a source tree that was never installed"
+        number = "from a source tree that was never installed"
+    return f"{PROGRAM} {number} ({describe_build()})"
 
 
 async def _awaited(command: Coroutine[Any, Any, Any]) -> Any:

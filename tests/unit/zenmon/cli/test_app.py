@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zenmon_node.build import describe_build
 from zenmon_node.cli import ExitStatus, main
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def test_nothing_asked_for_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) is ExitStatus.DONE
-    assert capsys.readouterr().out.strip()
+    assert capsys.readouterr().out.startswith("zenmon-node ")
+    assert main(["--version"]) is ExitStatus.DONE
+    assert capsys.readouterr().out.endswith(f" ({describe_build()})\n")
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
