@@ -25,7 +25,6 @@ from .losses import hand_out_loss
 from .peer import SENT, Peer, PeerState, Sending, reason_as_text
 from .spawning import Spawning
 from .tracing import alias_send, link_exit, next_token
-from .watchers import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -410,7 +409,7 @@ class Router:
             while self._dying:
                 self._reap(*self._dying.popleft())
             self._reaping = False
-            if not nested:
+            if self.ready and not nested:
                 self.run_ready()
         finally:
             self._reaping = False
@@ -444,25 +443,24 @@ class Router:
                     if link.active:
                         self.emit_reason(peer, link_exit(process, other_pid), reason)
         if process.watchers:
-            watchers, process.watchers = process.watchers, Watchers()
-            for key, watch in watchers.items():
+            for key, watch in process.watchers.take():
                 if type(key) is Pid:
                     holder = self.processes.get(key)
                     if holder is not None and holder.observer is not None:
                         holder.observer.ended(pid, reason)
                     continue
                 watcher, shown = (watch, pid) if type(watch) is Pid else watch
-                if watcher.node == self.name:
+                peer = self.peers.get(watcher.node)
+                if peer is not None:
+                    if peer.watched.pop(key, None) is not None:
+                        named = shown if type(shown) is Pid else shown[0]
+                        self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, key), reason)
+                elif watcher.node == self.name:
                     holder = self.processes.get(watcher)
                     if holder is not None and holder.monitors.pop(key, _MISSING) is not _MISSING:
                         if holder.aliases:
                             self.aliases.monitor_ended(holder, key)
                         holder.deliver_down(key, shown, reason)
-                    continue
-                peer = self.peers.get(watcher.node)
-                if peer is not None and peer.watched.pop(key, None) is not None:
-                    named = shown if type(shown) is Pid else shown[0]
-                    self.emit_reason(peer, _payload_monitor_p_exit(named, watcher, key), reason)
         if process.node_watch is not None:
             process.node_watch.ended()
         if process.observer is not None:

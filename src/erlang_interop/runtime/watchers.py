@@ -65,6 +65,12 @@ class Watchers:
             self._more = None
         return found
 
+    def take(self) -> list[tuple[Key, Watch]]:
+        """Remove all of them; oldest first."""
+        found = self.items()
+        self._first = self._first_watch = self._more = None
+        return found
+
     def items(self) -> list[tuple[Key, Watch]]:
         """All of them, oldest first."""
         found: list[tuple[Key, Watch]] = []

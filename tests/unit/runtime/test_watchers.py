@@ -20,7 +20,7 @@ def ref(number: int) -> Reference:
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "pop", "get"]), st.integers(0, 4), st.sampled_from(WATCHES))))
 def test_it_is_a_dictionary_in_the_order_of_insertion(steps: list[tuple[str, int, Watch]]) -> None:
-    watchers, plain = Watchers(), dict[Reference, Watch]()
+    watchers, plain = Watchers(), dict[Reference | Pid, Watch]()
     for what, number, watch in steps:
         one = ref(number)
         if what == "add" and one not in plain:
@@ -33,6 +33,8 @@ def test_it_is_a_dictionary_in_the_order_of_insertion(steps: list[tuple[str, int
         assert (len(watchers), bool(watchers)) == (len(plain), bool(plain))
         assert [ref(n) in watchers for n in range(5)] == [ref(n) in plain for n in range(5)]
         assert list(watchers.items()) == list(plain.items())
+    assert watchers.take() == list(plain.items())
+    assert (len(watchers), watchers.items()) == (0, [])
 
 
 def test_one_takes_little_room() -> None:
