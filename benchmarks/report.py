@@ -208,7 +208,9 @@ brackets. The figures themselves belong to the machine of the day. For rates a r
 times and memory one below 1. All figures are in [benchmarks.json](benchmarks.json) too.
 
 The load goes to one process. As an *inline server* its handler runs where the message arrives; with a *mailbox* it is
-a task that waits for messages, as most programs have it. Peers: {builds}.
+a task that waits for messages, as most programs have it.
+
+Peers: {builds}.
 
 ## Targets
 
@@ -251,7 +253,8 @@ of seven repetitions in each round. The terms are the same, made by the driver; 
 
 ## Interpreted beside compiled
 
-The same source without a compiler, in the same rounds; both with an inline server.
+The same source without a compiler, in the same rounds; both with an inline server. Slower is less than 1 for rates, and
+more than 1 for times and memory.
 
 {as_markdown(interpreted_table(run))}
 
@@ -277,7 +280,8 @@ def _library_section(run: Run) -> str:
 The libraries for C and Java that come with Erlang, each in a program of this project that does the same work
 (`benchmarks/peers`); medians. Neither takes part in W5, for neither has monitors, nor where recorded frames are sent,
 for neither has an atom cache. libei builds no tree on W4: it decodes the pids into an array of structs and encodes from
-there. JInterface has little time to warm up.
+there. JInterface has little time to warm up; it reads, decodes and collects garbage in several threads, all others have
+one core.
 {missing}
 {as_markdown(library_table(run))}"""
 

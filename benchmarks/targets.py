@@ -87,7 +87,7 @@ def _bytes(workload: str) -> Target:
     return Target(row.label, row.title, GENUINE[workload, row.metric], False, "bytes", measure)
 
 
-def _least_of(text: str, bound: float, one: str, other: str, rows: Iterable[Row]) -> Target:
+def _least_of(text: str, bound: float, one: str, other: str, rows: Iterable[Row], unit: str) -> Target:
     """The workload in which ``one`` is least fast beside ``other``."""
 
     def measure(run: Run) -> Reached | None:
@@ -104,7 +104,7 @@ def _least_of(text: str, bound: float, one: str, other: str, rows: Iterable[Row]
         quotient, workload = min(found)
         return Reached(quotient, f"{workload}; {len(found) - missed} of {len(found)} reach it")
 
-    return Target("all", text, bound, True, f"x {other if other != OURS else 'compiled'}", measure)
+    return Target("all", text, bound, True, unit, measure)
 
 
 TARGETS: Final = (
@@ -131,8 +131,9 @@ TARGETS: Final = (
         OURS,
         "libei",
         [row for row in ROWS if row.label != "W4"],
+        "x libei",
     ),
-    _least_of("ahead of JInterface in each rate that it has", 1.0, OURS, "jinterface", ROWS),
+    _least_of("ahead of JInterface in each rate that it has", 1.0, OURS, "jinterface", ROWS, "x JInterface"),
     _beside_genuine("subscriptions", "zen_subscribe_at_once"),
     _beside_genuine("certificates", "zen_certificates"),
     _beside_genuine("monitors, until the targets are watched", "zen_monitors"),
@@ -140,5 +141,5 @@ TARGETS: Final = (
     _beside_genuine("DOWNs when their node is lost", "zen_nodedowns"),
     _bytes("zen_subscription_bytes"),
     _bytes("zen_monitor_bytes"),
-    _least_of("interpreted, beside compiled, in each rate", 0.25, INTERPRETED, OURS, (*ROWS, *ZEN_ROWS)),
+    _least_of("interpreted, beside compiled, in each rate", 0.25, INTERPRETED, OURS, (*ROWS, *ZEN_ROWS), "x compiled"),
 )

@@ -32,7 +32,7 @@ async def test_workloads(pytestconfig: pytest.Config, fixtures_ebin: Path, group
     root = find_otp_roots()[min(releases_asked_for(pytestconfig))]
     contenders = [CONTENDERS["beam"], CONTENDERS["pure" if build() == "pure" else "inline"]]
     results = await run_rounds(
-        root, fixtures_ebin, contenders, 1, groups=groups, seconds=0.02, monitors=500, zen_monitors=6000
+        root, fixtures_ebin, contenders, 1, groups=groups, seconds=0.02, monitors=2000, zen_monitors=6000
     )
     for contender in contenders:
         for row in ALL_ROWS:
