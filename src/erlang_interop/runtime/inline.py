@@ -75,10 +75,14 @@ class InlineProcess(LocalProcess):
         if router.running:
             router.ready.append((self, message, sender))
             return
-        # What Router.run_inline was, in one frame: every message of every inline server passes here.
+        # `handle` in the same frame: every message of every inline server passes here.
         router.running = True
         try:
-            self.handle(message, sender)
+            self.sender = sender
+            try:
+                self.server.handle_message(message)
+            except Exception as error:
+                self._failed(error)
             if router.ready:
                 router.run_ready()
         finally:
@@ -110,14 +114,19 @@ class InlineProcess(LocalProcess):
             self.trace_token = None
 
     def handle(self, message: Term, sender: Pid | Atom | None) -> None:
-        """Run the handler; the one place where its exception becomes an exit reason."""
+        """Run the handler."""
         self.sender = sender
         try:
             self.server.handle_message(message)
-        except Exit as exit_:
-            self._router.terminate(self, exit_.reason)
         except Exception as error:
-            log.exception("%r crashed on a message; it ends", self)
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """The one place where an exception of the handler becomes an exit reason."""
+        if isinstance(error, Exit):
+            self._router.terminate(self, error.reason)
+        else:
+            log.error("%r crashed on a message; it ends", self, exc_info=error)
             self._router.terminate(self, crash_reason(error))
 
     def ended(self, reason: Term) -> None:

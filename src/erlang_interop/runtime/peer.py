@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 import logging
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import trio
 
+from .._native import mypyc_attr
 from ..errors import EncodeError
-from ..etf import encode
+from ..etf._encode import encode
 from ..flags import DFlag
 from ..wire.channel import NO_PAYLOAD, DistChannel
 from ..wire.control import Op, without_altact
@@ -75,6 +76,7 @@ class PeerState(enum.Enum):
     DOWN = "down"
 
 
+@final
 class Sending:
     """What ``send`` returns: await it to be parked while the peer is busy. One object for each peer."""
 
@@ -100,6 +102,7 @@ class Sending:
 SENT: Final = Sending(None)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Peer:
     """A node at the other end. Attributes that describe the connection are None until it is up."""
 

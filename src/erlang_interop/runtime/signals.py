@@ -22,16 +22,18 @@ from .events import NodeEvents
 from .identifiers import Identifiers
 from .incoming import Incoming
 from .losses import hand_out_loss
-from .peer import SENT, Peer, PeerState, Sending, reason_as_text
+from .outgoing import Outgoing
+from .outgoing import atom_of as atom_of  # it stands here for all who use the router
+from .peer import Peer, PeerState, reason_as_text
 from .spawning import Spawning
-from .tracing import alias_send, link_exit, next_token
+from .tracing import link_exit, next_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..terms import Term
     from .inline import InlineProcess, Turn
-    from .process import Destination, LocalProcess, MonitorTarget
+    from .process import LocalProcess, MonitorTarget
 
 log = logging.getLogger("erlang_interop.process")
 
@@ -41,20 +43,9 @@ _link: Final = packer(Op.LINK)
 _monitor_p: Final = packer(Op.MONITOR_P)
 _payload_exit2: Final = packer(Op.PAYLOAD_EXIT2)
 _payload_monitor_p_exit: Final = packer(Op.PAYLOAD_MONITOR_P_EXIT)
-_reg_send: Final = packer(Op.REG_SEND)
-_send_sender: Final = packer(Op.SEND_SENDER)
 _unlink_id: Final = packer(Op.UNLINK_ID)
 
 _MISSING: Final = object()
-
-
-def atom_of(name: Atom | str) -> Atom:
-    """A name given as ``str`` or :class:`Atom`, as an atom. Raises ``BadName`` for anything else."""
-    if type(name) is str:
-        return Atom(name)
-    if type(name) is Atom:
-        return name
-    raise BadName(f"a name is a str or an Atom, not {name!r}")
 
 
 class Router:
@@ -86,6 +77,8 @@ class Router:
         self._dying: deque[tuple[LocalProcess, Term]] = deque()
         #: Carries out what a peer sent, in order: ``dispatch(peer, signals)``.
         self.dispatch = Incoming(self).dispatch
+        #: ``Dest ! Message`` on behalf of a process: ``send(sender, dest, message)``.
+        self.send = Outgoing(self, peer_for).send
 
     def peer(self, name: Atom) -> Peer:
         """The peer of a node name, never this node's own; dialled if it is not there."""
@@ -129,41 +122,6 @@ class Router:
         """The process registered under ``name`` (``whereis/1``)."""
         process = self.names.get(atom_of(name))
         return None if process is None else process.pid
-
-    # -- messages out
-
-    def send(self, sender: Pid, dest: Destination, message: Term) -> Sending:
-        """``Dest ! Message`` on behalf of ``sender``."""
-        if type(dest) is Pid:
-            if dest.node == self.name:
-                process = self.processes.get(dest)
-                if process is not None:
-                    process.deliver(message, sender)
-                return SENT
-            peer = self.peers.get(dest.node) or self._peer_for(dest.node)
-            peer.emit(_send_sender(sender, dest), message)
-            return peer.sending
-        if type(dest) is Reference:
-            if dest.node == self.name:
-                self.aliases.deliver(dest, message, sender=sender)
-                return SENT
-            peer = self.peers.get(dest.node) or self._peer_for(dest.node)
-            peer.emit(alias_send(peer, sender, dest), message)
-            return peer.sending
-        if type(dest) is tuple and len(dest) == 2:
-            name, node = atom_of(dest[0]), atom_of(dest[1])
-            if node != self.name:
-                peer = self.peers.get(node) or self._peer_for(node)
-                peer.emit(_reg_send(sender, name), message)
-                return peer.sending
-        elif type(dest) is str or type(dest) is Atom:
-            name = atom_of(dest)
-        else:
-            raise BadName(f"cannot send to {dest!r}: a Pid, a Reference (alias), a name or (name, node) is needed")
-        process = self.names.get(name)
-        if process is not None:
-            process.deliver(message, sender)
-        return SENT
 
     # -- inline servers
 

@@ -14,6 +14,7 @@ from erlang_interop.runtime.peer import Peer
 from erlang_interop.runtime.signals import Router
 from erlang_interop.runtime.spawning import Exposed, SpawnOptions
 from erlang_interop.terms import Atom, Pid, Reference
+from erlang_interop.wire.channel import DistChannel
 from erlang_interop.wire.control import NO_PAYLOAD
 from tests.unit.runtime.signals_rig import ME, REF, REMOTE, THERE, Recorder, Sink, new_router
 
@@ -237,7 +238,7 @@ async def test_the_connection_is_lost(router: Router, peer: Sink) -> None:
 
 
 async def test_a_peer_that_starts_nothing(router: Router, peer: Sink) -> None:
-    peer.wire = object()  # type: ignore[assignment]  # it is up
+    peer.wire = DistChannel(OFFERED, peer=THERE.name)  # it is up
     peer.can_spawn = False
     process = Recorder(router)
     ref = asked(router, process, [LINK])
