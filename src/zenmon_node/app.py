@@ -491,6 +491,8 @@ class _Supervisor(Supervisor):
 
 
 def _target(target: TargetLike) -> Target:
+    if type(target) is Pid:
+        return target
     if type(target) is str:
         return Atom(target)
     if type(target) is tuple and len(target) == 2:

@@ -95,6 +95,14 @@ class Table(Generic[K, V]):
         """The value, or None."""
         return self._part(key).get(key)
 
+    def setdefault(self, key: K, value: V) -> V:
+        """The value of ``key``; ``value``, which it gets, if it has none."""
+        part = self._part(key)
+        found = part.setdefault(key, value)
+        if len(part) > BIG and len(self.parts) == 1:
+            self._spread()
+        return found
+
     def pop(self, key: K, default: V | None = None) -> V | None:
         """Remove ``key``: its value, or ``default`` if it is not there."""
         return self._part(key).pop(key, default)

@@ -200,7 +200,7 @@ async def test_fault_7_5_a_proxy_crash_after_a_connector_crash_is_seen(
     ("core", "method"),
     [
         (ConnectorCore, "message"),
-        (ConnectorCore, "_fan_out"),
+        (ConnectorCore, "work"),
         (ConnectorCore, "sweep"),
         (ConnectorCore, "_send"),
         (DispatcherCore, "deliver"),

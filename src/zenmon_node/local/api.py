@@ -137,12 +137,18 @@ class LocalCore:
 
     def monitor(self, target: Target, subscriber: Pid) -> Reference:
         """Monitor ``target`` for ``subscriber``."""
-        if type(target) is Atom:
-            target = (target, self.node)  # as Erlang reports it; the Proxy could not tell whose bare name it is
+        if type(target) is Pid:
+            node = target.node
+        else:
+            node = self.find_node(target)
+            if type(target) is Atom:
+                target = (target, node)  # as Erlang reports it; the Proxy could not tell whose bare name it is
         self.counters.monitors += 1
         ref = self.port.make_ref()
         self.tables.add(ref, subscriber, target)
-        connector = self.connector(self.find_node(target))
+        connector = self.connectors.get(node)
+        if connector is None:
+            connector = self.connector(node)
         if connector.monitor(target, ref):
             self.port.update_connector(connector)
         if subscriber not in self._watched:

@@ -29,6 +29,7 @@ from ..pacing import SLICE, Pacer
 from ..truncator import truncate_safely
 from .names import NativeNames, NativePort
 from .remote import News, RemotePort, RemoteProxy, State
+from .steps import Monitors, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ..messages import Instruction, References, Target
     from .dispatcher import DispatcherCore
     from .names import Watch
+    from .steps import Death
 
 
 class ConnectorPort(RemotePort, NativePort, Protocol):
@@ -97,7 +99,7 @@ class ConnectorCore:
         #: Since when nothing has been monitored there.
         self._idle_since: float | None = None
         #: Fan-outs not finished, oldest first.
-        self._jobs: deque[_FanOut | Table[Target, References]] = deque()
+        self._jobs: deque[Summary | Table[Target, References]] = deque()
 
     def __len__(self) -> int:
         """Targets monitored."""
@@ -133,20 +135,11 @@ class ConnectorCore:
         Returns:
             True if there was nothing to send before and there is now, so that :meth:`next_due` has changed.
         """
-        table = self._monitors.pids if type(target) is Pid else self._monitors.names
-        known = table.get(target)
         if type(target) is tuple:
-            if self._names.may_be_bound(target, subscribed=known is not None):
+            if self._names.may_be_bound(target, subscribed=target in self._monitors.names):
                 return self._names.add(target, ref) and self.waiting_instructions == 1
             self._names.subscribed(target)
-        if known is None:
-            table[target] = ref
-            return self._instruct(m.SUBSCRIBE, target)
-        if isinstance(known, Reference):
-            table[target] = {known: None, ref: None}
-        else:
-            known[ref] = None
-        return False
+        return self._monitors.add(target, ref) and self._instruct(m.SUBSCRIBE, target)
 
     def demonitor(self, target: Target, ref: Reference) -> bool:
         """Remove a monitor if it is there; with the last one of a target its subscription is withdrawn.
@@ -156,18 +149,8 @@ class ConnectorCore:
         """
         if type(target) is tuple and self._names.remove(ref, self._port):
             return False
-        table = self._monitors.pids if type(target) is Pid else self._monitors.names
-        known = table.get(target)
-        if known is None:
+        if not self._monitors.remove(target, ref):
             return False
-        if isinstance(known, Reference):
-            if known != ref:
-                return False  # of a target that was lost and is monitored anew
-        else:
-            known.pop(ref, None)
-            if known:
-                return False
-        del table[target]
         if type(target) is tuple:
             self._names.unsubscribed(target)
         return self._instruct(m.UNSUBSCRIBE, target)
@@ -220,11 +203,11 @@ class ConnectorCore:
                     self.complaints.add(parsed.problem, sender, message)
                 self.summaries += 1
                 self.certificates += len(parsed.certificates)
-                certificates = iter(parsed.certificates)
+                certificates = parsed.certificates
                 if self.proxy.state is State.RECOVERING:
                     # Of the Proxy that has gone: a name that is monitored since then is not the one it means.
-                    certificates = filter(_is_not_of_a_name, certificates)
-                self._add_job(_FanOut(self._monitors, certificates, sender))
+                    certificates = list(filter(_is_not_of_a_name, certificates))
+                self._add_job(Summary(self._monitors, certificates, sender))
             case m.Reply():
                 self._act(self.proxy.reply(parsed.ref, parsed.answer, now))
             case m.Down():
@@ -240,7 +223,7 @@ class ConnectorCore:
     def _name_down(self, watch: Watch, reason: Term) -> None:
         lost = reason == m.NOCONNECTION  # then as for all else that was monitored there
         shown = m.NODEDOWN if lost else truncate_safely(reason, self._settings, watch.target)
-        self._dispatcher.enqueue(watch.target, watch.monitors, shown)
+        self._dispatcher.enqueue([(watch.target, watch.monitors, shown)])
 
     # -- sweeps
 
@@ -325,8 +308,7 @@ class ConnectorCore:
             self._dispatcher.enqueue_lost(lost, m.NODEDOWN)
 
     def _lose_watches(self, watches: list[Watch]) -> None:
-        for watch in watches:
-            self._dispatcher.enqueue(watch.target, watch.monitors, m.NODEDOWN)
+        self._dispatcher.enqueue([(watch.target, watch.monitors, m.NODEDOWN) for watch in watches])
 
     def _subscribe_anew(self) -> None:
         """The remote Proxy has nothing from us any more; whom names were bound to nobody knows."""
@@ -340,7 +322,7 @@ class ConnectorCore:
         self._anew, self._anew_left = iter(()), 0
         self._names.forgotten()
 
-    def _add_job(self, job: _FanOut | Table[Target, References]) -> None:
+    def _add_job(self, job: Summary | Table[Target, References]) -> None:
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self.work()
@@ -355,24 +337,27 @@ class ConnectorCore:
                 self._jobs.popleft()
                 self._dispatcher.enqueue_lost(job, m.NODEDOWN)
                 continue
-            for certificate in islice(job.certificates, limit):
-                limit -= 1
-                self._fan_out(certificate, job)
-            if limit > 0:
+            before = len(job)
+            deaths: list[Death] = []
+            is_other = job.look_up(limit, deaths)
+            self._dispatcher.enqueue(deaths)
+            limit -= before - len(job)
+            if is_other:
+                self._look_up(job)
+            if limit > 0 and not len(job):
                 self._jobs.popleft()
 
-    def _fan_out(self, certificate: Any, job: _FanOut) -> None:
+    def _look_up(self, job: Summary) -> None:
+        """A certificate that is not about a pid."""
+        certificate = job.latest
         if type(certificate) is not tuple or len(certificate) != 2 or not m.is_target(certificate[0]):
             self.complaints.add("a malformed certificate", job.sender, certificate)
             return
         target, reason = certificate
-        if type(target) is Pid:
-            references = job.monitors.pids.pop(target)
-        else:
-            references = job.monitors.names.pop(target)
-            self._names.certified(target)
+        references = job.monitors.names.pop(target)
+        self._names.certified(target)
         if references is not None:
-            self._dispatcher.enqueue(target, references, reason)
+            self._dispatcher.enqueue([(target, references, reason)])
 
     def compact(self) -> None:
         """Give back memory that the monitors of the past have taken."""
@@ -422,27 +407,3 @@ class ConnectorCore:
 def _is_not_of_a_name(certificate: Any) -> bool:
     """False for a certificate of a name; malformed ones are for others to complain about."""
     return not (type(certificate) is tuple and certificate and type(certificate[0]) is tuple)
-
-
-class Monitors:
-    """What is monitored on one remote: target -> its monitors. Pids and names differ in what the loss of a Proxy costs.
-
-    Another one takes its place when the remote is lost, so that summaries of before are looked up in what was then.
-    """
-
-    __slots__ = ("names", "pids")
-
-    def __init__(self) -> None:
-        self.pids: Table[Target, References] = Table()
-        self.names: Table[Target, References] = Table()
-
-
-class _FanOut:
-    """Certificates to be looked up among the monitors that held when they came."""
-
-    __slots__ = ("certificates", "monitors", "sender")
-
-    def __init__(self, monitors: Monitors, certificates: Iterator[Any], sender: Pid | Atom | None) -> None:
-        self.monitors = monitors
-        self.certificates = certificates
-        self.sender = sender

@@ -66,10 +66,8 @@ class Dispatcher(SweepingServer):
     def tick(self) -> None:
         """Deliver what may go now."""
         now = self.now()
-        unsent, send = self._unsent, self.process.send
-        unsent.extend(self.core.deliver(now))
-        while unsent:
-            send(*unsent.popleft())
+        self._unsent.extend(self.core.deliver(now))
+        self.process.send_local(self._unsent)
         self.wake_at(self.core.next_due(now))
 
     def recover(self) -> None:

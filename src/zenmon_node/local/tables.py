@@ -69,6 +69,15 @@ class LocalTables:
         owner = self._owners.pop(ref)
         if owner is None:
             return None
+        target = self._take_row(ref, owner)
+        return None if target is None else (owner, target)
+
+    def take_owner(self, ref: Reference) -> Pid | None:
+        """The same, for who knows the target."""
+        owner = self._owners.pop(ref)
+        return owner if owner is not None and self._take_row(ref, owner) is not None else None
+
+    def _take_row(self, ref: Reference, owner: Pid) -> Target | None:
         rows = self._subscribers.get(owner)
         if rows is None:
             return None  # the owner has died; its rows are being cleaned up
@@ -76,7 +85,7 @@ class LocalTables:
         assert target is not None  # a row in one table is in both
         if not rows:
             del self._subscribers[owner]
-        return owner, target
+        return target
 
     def take_subscriber(self, subscriber: Pid) -> Table[Reference, Target] | None:
         """Take all monitors of a process that has died; give each to :meth:`forget`. None of them fires any more."""

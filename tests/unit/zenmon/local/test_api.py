@@ -44,7 +44,7 @@ def test_one_connector_a_node_and_one_watch_a_subscriber(core: LocalCore) -> Non
 
 def test_a_bare_name_is_one_of_this_node(core: LocalCore) -> None:
     core.monitor(Atom("worker"), ME)
-    core.dispatcher.enqueue((Atom("worker"), HERE), ref(1), m.NOPROC)
+    core.dispatcher.enqueue([((Atom("worker"), HERE), ref(1), m.NOPROC)])
     assert list(core.connectors) == [HERE]
     assert core.dispatcher.deliver(0.0) == [(ME, m.down_message(ref(1), (Atom("worker"), HERE), m.NOPROC))]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from erlang_interop.terms import Atom
+from typing import TYPE_CHECKING
+
+import pytest
+
+from erlang_interop.terms import Atom, Reference
 from tests.unit.zenmon.ports import THERE, pid, ref
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
@@ -10,6 +14,9 @@ from zenmon_node.local.dispatcher import DispatcherCore
 from zenmon_node.local.tables import LocalTables
 from zenmon_node.memory import Table
 from zenmon_node.pacing import SLICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ME = pid(1)
 
@@ -23,7 +30,7 @@ class Bench:
     def dies(self, *numbers: int, reason: object = m.NOPROC) -> None:
         for number in numbers:
             self.tables.add(ref(number), ME, pid(number, THERE))
-            self.core.enqueue(pid(number, THERE), ref(number), reason)
+            self.core.enqueue([(pid(number, THERE), ref(number), reason)])
 
     def run(self) -> list[tuple[float, int]]:
         """When how many were delivered, seconds since the start and messages."""
@@ -87,13 +94,13 @@ def test_several_references_and_a_lost_node_keep_their_order() -> None:
     bench = Bench()
     for number in range(1, 7):
         bench.tables.add(ref(number), ME, pid(9, THERE))
-    bench.core.enqueue(pid(1, THERE), {ref(2): None, ref(1): None}, m.NOPROC)
+    bench.core.enqueue([(pid(1, THERE), {ref(2): None, ref(1): None}, m.NOPROC)])
     lost: Table[m.Target, m.References] = Table()
     lost[pid(3, THERE)] = ref(3)
     lost[pid(4, THERE)] = {ref(4): None, ref(5): None}
     bench.core.enqueue_lost(lost, m.NODEDOWN)
     bench.core.enqueue_lost(Table(), m.NODEDOWN)
-    bench.core.enqueue(pid(6, THERE), ref(6), m.NOPROC)
+    bench.core.enqueue([(pid(6, THERE), ref(6), m.NOPROC)])
     out = bench.core.deliver(bench.now)
     assert [message[1] for _, message in out] == [ref(n) for n in (2, 1, 3, 4, 5, 6)]
     assert [message[3] for _, message in out] == [pid(n, THERE) for n in (1, 1, 3, 4, 4, 6)]
@@ -130,4 +137,31 @@ def test_after_an_exception_what_waits_is_counted_as_before() -> None:
     bench.core.deliver(bench.now)
     bench.core.recover()
     assert sum(count for _, count in bench.run()) == 5
+    assert bench.core.waiting_downs == 0
+
+
+def test_an_exception_in_the_middle_loses_nothing() -> None:
+    class Broken(Exception):
+        pass
+
+    class FailsOnce(dict[Reference, None]):
+        failed = False
+
+        def __iter__(self) -> Iterator[Reference]:
+            if not self.failed:
+                self.failed = True
+                raise Broken
+            return super().__iter__()
+
+    bench = Bench()
+    bench.dies(1)
+    several: dict[Reference, None] = FailsOnce({ref(2): None, ref(3): None})
+    for one in several.keys():  # noqa: SIM118 - its iteration is what fails
+        bench.tables.add(one, ME, pid(2, THERE))
+    bench.core.enqueue([(pid(2, THERE), several, m.NOPROC)])
+    bench.dies(4)
+    with pytest.raises(Broken):
+        bench.core.deliver(bench.now)
+    bench.core.recover()
+    assert [message[1] for _, message in bench.core.deliver(bench.now)] == [ref(number) for number in (1, 2, 3, 4)]
     assert bench.core.waiting_downs == 0

@@ -16,7 +16,6 @@ from zenmon_node.complaints import Complaints
 from zenmon_node.local.api import LocalCore
 from zenmon_node.local.connector import ConnectorCore
 from zenmon_node.local.dispatcher import DispatcherCore
-from zenmon_node.local.tables import LocalTables
 from zenmon_node.sweeping import RESTARTS
 
 if TYPE_CHECKING:
@@ -73,12 +72,11 @@ async def all_fire(pair: Pair, refs: dict[Reference, Pid], me: Process) -> dict[
 @pytest.mark.parametrize(
     ("cls", "method"),
     [
-        (ConnectorCore, "_fan_out"),
+        (ConnectorCore, "work"),
         (ConnectorCore, "message"),
         (ConnectorCore, "sweep"),
         (DispatcherCore, "enqueue"),
         (DispatcherCore, "deliver"),
-        (LocalTables, "take"),
     ],
 )
 async def test_an_exception_costs_no_down(pair: Pair, monkeypatch: pytest.MonkeyPatch, cls: type, method: str) -> None:
