@@ -198,6 +198,22 @@ async def test_a_process_here_monitors_the_scope(either_node: Node, beam: Beam) 
             assert await anext(events) == PgJoin(1, (one,))
 
 
+async def test_a_member_that_also_monitors_ends(either_node: Node, beam: Beam) -> None:
+    """Its scope has several monitors on it; pg of OTP 25 took one for the other, and ended (erlang/otp#7625)."""
+    node = either_node
+    async with scope_on(beam) as there, open_pg(node, there.name) as pg:
+        await node.connect(beam.name)
+        async with node.open_process() as me:
+            pg.monitor(G, me)
+            pg.join(G, [me.pid, me.pid])
+            pg.monitor_scope(me)
+            await all_have([pg, there], G, [me.pid, me.pid])
+        await all_have([pg, there], G, [])
+        assert node.is_alive(pg.pid)
+        assert pg.which_groups() == []
+        await there.has_groups()
+
+
 async def test_a_scope_of_ours_that_ends_and_is_opened_again(either_node: Node, beam: Beam) -> None:
     node = either_node
     async with scope_on(beam) as there:
