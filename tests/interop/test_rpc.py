@@ -28,7 +28,7 @@ from erlang_interop import (
 from tests.interop.collectors import PATIENCE, collecting, leftovers, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory
@@ -65,7 +65,7 @@ async def later(seconds: float) -> bytes:
 async def py(either_node: Node) -> AsyncIterator[Node]:
     """A node of ours, hidden and visible, with a module ``py``; at the end no call has left anything behind."""
     node = either_node
-    functions = {
+    functions: dict[str, Callable[..., object]] = {
         "add": lambda one, other: one + other,
         "div": div,
         "raise_exit": raise_exit,
@@ -370,7 +370,7 @@ async def test_a_process_that_is_killed_there(node: Node, beam: Beam) -> None:
     request = node.erpc_send_request(beam.name, "timer", "sleep", [600_000])
 
     async def killed() -> bool:
-        return await beam.eval(KILL_CALLS) != 0
+        return bool(await beam.eval(KILL_CALLS))
 
     await until(killed)
     with pytest.raises(RemoteExit, match="was ended: killed") as error:
@@ -396,7 +396,7 @@ async def test_rpc_of_all_kinds(either_node: Node, beam: Beam) -> None:
         await node.rpc_block_call(beam.name, "lists", "nothing", [1], PATIENCE)
     frame: Any = (Atom("lists"), Atom("nothing"), [1], [])
     assert error.value.reason == (EXIT, (UNDEF, [frame]))
-    nodes = [beam.name, NOBODY, node.name]
+    nodes: list[Atom | str] = [beam.name, NOBODY, node.name]
     results, bad = await node.rpc_multicall(nodes, "erlang", "node", [], PATIENCE)
     assert (results[0], bad) == (Atom(beam.name), [Atom(NOBODY)])
     assert isinstance(results[1], BadRpc)
