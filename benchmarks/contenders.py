@@ -6,10 +6,12 @@ W4 as far as their libraries go; what they need and this machine does not have i
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -67,6 +69,22 @@ CONTENDERS: Final = {
         Contender("jinterface", "JInterface (Java)", "jinterface"),
     )
 }
+
+
+def environment_of(contender: Contender) -> dict[str, str]:
+    """The environment that makes Python take the contender's build of our node."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return environment | ({"PYTHONPATH": str(PROJECT / "src")} if contender.build == "pure" else {})
+
+
+@cache
+def build_of(contender: Contender) -> str:
+    """Which build of our node that is. Asked of another process than the peer, which would grow by what it imports."""
+    asked = [sys.executable, "-c", "from zenmon_node.build import describe_build as build; print(build())"]
+    done = subprocess.run(asked, env=environment_of(contender), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"{contender.title}: {sys.executable} has no zenmon_node")
+    return done.stdout.strip()
 
 
 class MissingPeerError(Exception):

@@ -21,7 +21,15 @@ from typing import IO, TYPE_CHECKING, Final
 
 import trio
 
-from benchmarks.contenders import PROJECT, BenchmarkError, Contender, MissingPeerError, library_command
+from benchmarks.contenders import (
+    PROJECT,
+    BenchmarkError,
+    Contender,
+    MissingPeerError,
+    build_of,
+    environment_of,
+    library_command,
+)
 from benchmarks.outside import MEASUREMENTS, Target
 from benchmarks.results import ContenderInfo, Figure, MeasuredRow, Run, Spread
 from benchmarks.workloads import ALL_ROWS, GROUPS, OUTSIDE
@@ -304,10 +312,8 @@ class _Run:
 
     @asynccontextmanager
     async def _program(self, name: str) -> AsyncIterator[_Peer]:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment = environment_of(self._contender)
         environment |= {"ZENMON_COOKIE": self._cookie, "ERL_EPMD_PORT": str(self._epmd_port)}
-        if self._contender.build == "pure":
-            environment["PYTHONPATH"] = str(PROJECT / "src")
         with tempfile.TemporaryFile() as log:
             peer = _start([*self._command, name], environment, log)
             assert peer.stdin is not None
@@ -316,9 +322,9 @@ class _Run:
                 with trio.move_on_after(PEER_START_LIMIT_S):
                     await trio.lowlevel.wait_readable(peer.stdout)
                 word, _, build = (peer.stdout.readline() if peer.poll() is None else b"").decode().partition(" ")
-                if word != "ready":
+                if word.strip() != "ready":
                     raise BenchmarkError("it did not start")
-                yield _Peer(peer.pid, build.strip(), peer.stdout)
+                yield _Peer(peer.pid, build.strip() or build_of(self._contender), peer.stdout)
             except (BenchmarkError, ErlangInteropError) as error:
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip() or "(nothing)"

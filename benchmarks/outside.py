@@ -18,7 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import bare
-from benchmarks.contenders import BenchmarkError
+from benchmarks.contenders import BenchmarkError, environment_of
 from benchmarks.micro import PEER, READ_SIZE, RECORDED, announces_atoms, frames
 from erlang_interop.flags import OFFERED
 from erlang_interop.terms import Atom, Pid, Reference
@@ -180,7 +180,7 @@ def start(target: Target) -> Figures:
 
 
 def _ping_command(target: Target) -> tuple[list[str], dict[str, str]]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = environment_of(target.contender)
     environment |= {"ERL_EPMD_PORT": str(target.epmd_port), "ZENMON_COOKIE": target.cookie}
     if target.contender.process == "beam":
         ping = f"io:put_chars(atom_to_list(net_adm:ping('{target.driver}'))), halt()."
@@ -191,8 +191,6 @@ def _ping_command(target: Target) -> tuple[list[str], dict[str, str]]:
         caller = next(target.root.rglob("erl_call"))
         asked = ["-a", 'erlang list_to_atom ["pong"]']
         return [str(caller), "-c", target.cookie, "-name", target.driver, *asked], environment
-    if target.contender.build == "pure":
-        environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent / "src")
     return [sys.executable, "-m", "zenmon_node", "ping", target.driver], environment
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.peer --process inline py@127.0.0.1  (ZENMON_COOKIE holds the cookie, ERL_EPMD_PORT epmd's port)
 
 Two kinds of that process: an inline server, as the node's own services are, and a task with a mailbox, as users write
-them. Prints ``ready`` and which build it is; ends when its standard input does.
+them. Prints ``ready``; ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from benchmarks.zen_peer import ZenPeer
-from erlang_interop import Atom, Exit, InlineServer, Pid, Reference, etf, open_node, terms
+from erlang_interop import Atom, Exit, InlineServer, Pid, Reference, etf, open_node
 from erlang_interop.otp import gen
-from erlang_interop.wire import channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -287,8 +286,7 @@ async def serve(name: str, process: str) -> None:
             node.spawn(mailbox_sink, zen, name="sink")
         else:
             node.start_inline(Sink(zen), name="sink")
-        compiled = [module.__name__ for module in (terms, channel) if not str(module.__file__).endswith(".py")]
-        print("ready", "compiled" if compiled else "interpreted", *compiled, flush=True)
+        print("ready", flush=True)
         await trio.lowlevel.wait_readable(0)
 
 
