@@ -183,8 +183,10 @@ class Pg:
         Returns:
             False if there was no such subscription (any more).
         """
-        core = self._core
-        return core.unwatch(ref) and self._server.unsubscribed(ref)
+        if not self._core.unwatch(ref):
+            return False
+        self._server.unsubscribed(ref)
+        return True
 
     def watch(self, group: Term) -> AbstractAsyncContextManager[AsyncIterator[PgEvent]]:
         """The changes of a group from now on, for code that is no process; none is lost while it is slow.
@@ -317,13 +319,12 @@ class _Scope(InlineServer):
         self.core.watch(ref, group, tell)
         return ref
 
-    def unsubscribed(self, ref: Reference) -> bool:
-        """Take back what a process was told under ``ref`` and has not received. True."""
+    def unsubscribed(self, ref: Reference) -> None:
+        """Take back what a process was told under ``ref`` and has not received."""
         self.process.demonitor(ref)
         self._subscribers.pop(ref).discard_messages(
             lambda message: type(message) is tuple and len(message) == 4 and message[0] == ref
         )
-        return True
 
     @asynccontextmanager
     async def watch(self, core: PgCore, group: Group | None) -> AsyncIterator[AsyncIterator[PgEvent]]:
@@ -336,7 +337,7 @@ class _Scope(InlineServer):
         core.watch(send, group, tell)
         self._channels.add(send)
         try:
-            async with receive:
+            async with send, receive:
                 yield receive
         finally:
             core.unwatch(send)
