@@ -55,6 +55,11 @@ $(STAMPS)/tests: $(STAMPS)/venv $(SOURCES)
 	@$(PY) tools/describe_build.py
 	@touch $(STAMPS)/package $@
 
+# What draws the plots, besides.
+$(STAMPS)/bench: $(STAMPS)/tests
+	@$(PIP) '.[bench]'
+	@touch $@
+
 .PHONY: venv otp fixtures
 venv: $(STAMPS)/tests
 
@@ -129,9 +134,22 @@ ROUNDS ?= 5
 BUILD ?= both
 PEERS ?= libei jinterface
 BENCH_ARGS ?=
-bench: fixtures
+bench: fixtures $(STAMPS)/bench
 	$(if $(filter pure,$(BUILD)),$(PURE),$(INSTALLED)) $(PY) -m benchmarks --rounds $(ROUNDS) --build $(BUILD) \
 		--peers "$(subst $() ,$(comma),$(strip $(subst $(comma), ,$(PEERS))))" $(if $(WRITE),--write) $(BENCH_ARGS)
+
+# The ratios to a BEAM, measured again and compared with docs/benchmarks.json: names what fell by more than 15 %, and fails
+# if anything did. CHECK_ARGS="--groups casts_in,calls_in" compares these alone.
+CHECK_ARGS ?=
+.PHONY: bench-check growth
+bench-check: fixtures
+	$(INSTALLED) $(PY) -m benchmarks.check --rounds $(ROUNDS) $(CHECK_ARGS)
+
+# What messages and entries cost with very many connections, monitors, processes, names, links, ...; WRITE=1 writes
+# docs/growth.md. GROWTH_ARGS="--messages connections --items names,links" measures these alone.
+GROWTH_ARGS ?=
+growth: $(STAMPS)/bench
+	$(INSTALLED) $(PY) -m benchmarks.growth $(if $(WRITE),--write) $(GROWTH_ARGS)
 
 # A million monitors and a million subscriptions in one node of ours. MONITORS=20000 NODES=2 for a quick look;
 # WRITE=1 writes docs/scale.md.
