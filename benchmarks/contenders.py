@@ -138,5 +138,6 @@ def _compile(command: list[str]) -> None:
         raise MissingPeerError(f"no {command[0]} here")
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_LIMIT_S, check=False)
     if done.returncode != 0:
-        complaint = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise MissingPeerError(f"{command[0]} does not compile its peer: {complaint[0]}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        complaint = next((line for line in lines if "error" in line or "undefined" in line), lines[0])
+        raise MissingPeerError(f"{command[0]} does not compile its peer: {complaint}")

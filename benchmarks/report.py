@@ -279,9 +279,9 @@ def _library_section(run: Run) -> str:
 
 The libraries for C and Java that come with Erlang, each in a program of this project that does the same work
 (`benchmarks/peers`); medians. Neither takes part in W5 and in `gen_server:call`, for neither has monitors, nor where
-recorded frames are sent, for neither has an atom cache. libei builds no tree on W4: it decodes the pids into an array of
-structs and encodes from there. JInterface has little time to warm up; it reads, decodes and collects garbage in several
-threads, all others have one core.
+recorded frames are sent, for neither has an atom cache. libei builds no tree on W4: it decodes the pids into an array
+of structs and encodes from there. JInterface has little time to warm up; it reads, decodes and collects garbage in
+several threads, all others have one core.
 {missing}
 {as_markdown(library_table(run))}"""
 
