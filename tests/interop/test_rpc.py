@@ -121,27 +121,28 @@ async def test_failures_of_rpc(py: Node, beam: Beam, call: str) -> None:
 
 
 async def test_times_that_are_up(py: Node, beam: Beam) -> None:
-    """The function goes on, as on a BEAM, for as long as its caller is there."""
-    started, cancelled, never_returns = stuck()
-    go_on, done = trio.Event(), trio.Event()
+    """The function goes on, as on a BEAM, for as long as its caller is there; ``py`` sees that all have ended."""
+    started, go_on, done = trio.Event(), trio.Event(), trio.Event()
 
     async def slow() -> None:
+        started.set()
         await go_on.wait()
         done.set()
 
-    py.expose("here", {"slow": slow, "stuck": never_returns})
+    py.expose("here", {"slow": slow, "stuck": trio.sleep_forever})
     with trio.fail_after(PATIENCE):
         async with collecting(beam) as there:
-            up = await there.run("rpc", "call", py.name, Atom("here"), Atom("slow"), [], 50)
-            assert up == (BADRPC, Atom("timeout"))
+            milliseconds = 50
+            while not started.is_set():  # a call whose time is up before it could begin does not begin
+                up = await there.run("rpc", "call", py.name, Atom("here"), Atom("slow"), [], milliseconds)
+                assert up == (BADRPC, Atom("timeout"))
+                milliseconds *= 2
             go_on.set()
             await done.wait()
         source = f"{CAUGHT} C(fun() -> erpc:call(N, here, stuck, [], 50) end)"
         assert await beam.eval(source, N=py.name) == (ERROR, (Atom("erpc"), Atom("timeout")))
         source = "rpc:block_call(N, here, stuck, [], 50)"
         assert await beam.eval(source, N=py.name) == (BADRPC, Atom("timeout"))
-        await started.wait()
-        await cancelled.wait()
 
 
 async def test_failures_of_erpc(py: Node, beam: Beam) -> None:
@@ -309,7 +310,8 @@ async def test_a_call_ends_with_the_node_that_called(py: Node, fresh_beam: BeamF
     beam = fresh_beam()
     started, cancelled, never_returns = stuck()
     py.expose("here", {"stuck": never_returns})
-    await beam.eval("erpc:send_request(N, here, stuck, []), rpc:async_call(N, here, stuck, []), ok", N=py.name)
+    calls = "erpc:send_request(N, here, stuck, []), rpc:block_call(N, here, stuck, [])"
+    await beam.eval(f"spawn(fun() -> {calls} end), ok", N=py.name)
     with trio.fail_after(PATIENCE):
         await started.wait()
         beam.kill()

@@ -191,10 +191,11 @@ class Rex(InlineServer):
     async def _execute_call(self, process: Process, ref: Term, module: Term, function: Term, arguments: Term) -> None:
         """``erpc:execute_call/4``: the result is the exit reason."""
         watchers = process.watchers.items()
-        caller = watchers[0][1] if watchers else None
-        outcome = await applied(
-            process, module, function, arguments, partial(self._while_there, caller if type(caller) is Pid else None)
-        )
+        if not watchers:
+            raise CallerGone(SHUTDOWN)  # before it could begin
+        caller = watchers[0][1]
+        assert type(caller) is Pid
+        outcome = await applied(process, module, function, arguments, partial(self._while_there, caller))
         raise Exit((ref, *outcome))
 
     async def _execute_cast(self, process: Process, module: Term, function: Term, arguments: Term) -> None:
@@ -207,6 +208,8 @@ class Rex(InlineServer):
         if caller is None or not self.process.alive:
             yield
             return
+        if caller.node != self.node.name and not self.node.is_connected(caller.node):
+            raise CallerGone(SHUTDOWN)  # to ask for it would dial its node
         ref = self.process.monitor(caller)
         with trio.CancelScope() as scope:
             self._waiting[ref] = scope

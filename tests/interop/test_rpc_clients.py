@@ -1,0 +1,76 @@
+"""Programs in C and Java call what Python exposes, with the libraries that come with Erlang: libei and JInterface.
+
+They are compiled here. Where there is no C compiler, or no Java, that program takes no part; ``erl_call``, which is
+one in C and comes compiled, always does (``test_erl_call.py``).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from erlang_interop.testing.beam import find_otp_roots
+from tests.command import Command
+from tests.conftest import PROJECT
+from tests.interop.collectors import leftovers, until
+
+if TYPE_CHECKING:
+    from erlang_interop import Node
+    from erlang_interop.testing.beam import Epmd
+
+SOURCES = Path(__file__).parent / "clients"
+#: Who takes part: the language and the programs that are needed.
+CLIENTS = [name for name, needs in (("c", ["gcc"]), ("java", ["java", "javac"])) if all(map(shutil.which, needs))]
+
+
+def compiled(*command: str | Path) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def in_c(folder: Path) -> list[str]:
+    """Its libei is that of OTP 25: those of Debian's later suites need a newer libc than many machines have."""
+    system = find_otp_roots()[25]
+    header = next(path for path in system.rglob("ei.h") if (path.parent.parent / "lib" / "libei.a").is_file())
+    library = header.parent.parent / "lib" / "libei.a"
+    program = folder / "rpc_client"
+    compiled("gcc", "-pthread", f"-I{header.parent}", SOURCES / "rpc_client.c", "-o", program, library)
+    return [str(program)]
+
+
+def in_java(folder: Path) -> list[str]:
+    fetch = [sys.executable, str(PROJECT / "tools" / "get_otp.py"), "--jinterface"]
+    fetched = subprocess.run(fetch, capture_output=True, text=True, check=False)
+    assert fetched.returncode == 0, fetched.stderr
+    jar = fetched.stdout.strip()
+    compiled("javac", "-cp", jar, "-d", folder, SOURCES / "RpcClient.java")
+    return ["java", "-cp", f"{jar}:{folder}", "RpcClient"]
+
+
+@pytest.fixture(scope="session", params=CLIENTS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that runs it."""
+    folder = tmp_path_factory.mktemp("client")
+    return in_c(folder) if request.param == "c" else in_java(folder)
+
+
+async def test_calls(program: list[str], node: Node, tmp_path: Path, epmd: Epmd, cookie: str) -> None:
+    client = Command(tmp_path, epmd.port, cookie, program=program)
+    node.expose("py", {"add": lambda one, other: one + other, "div": lambda one, other: one / other})
+    arguments = "[1,2]", "[1]", "[1,0]", "[]"
+    if program[0] == "java":
+        arguments = "1,2", "1", "1,0", ""
+    calls = zip(["py", "py", "py", "os"], ["add", "add", "div", "getpid"], arguments, strict=True)
+    done = await client(node.name.name, *[word for call in calls for word in call])
+    assert (done.status, done.err) == (0, "")
+    added, undef, failed, not_exposed = done.out.replace(", ", ",").splitlines()
+    assert added == "3"
+    assert undef.startswith("{badrpc,{'EXIT',{undef,[{py,add,")
+    assert failed.startswith("{badrpc,{'EXIT',{{'ZeroDivisionError',#Bin<")
+    assert not_exposed == "{badrpc,{'EXIT',{undef,[{os,getpid,[],[]}]}}}"
+    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 3)
