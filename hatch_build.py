@@ -1,11 +1,12 @@
-"""Hatchling's build hook: compile the hot modules with mypyc where a C compiler is at hand.
+"""Hatchling's build hook: compile the C core, and the hot modules with mypyc, where a C compiler is at hand.
 
-The list of modules stands in pyproject.toml (``tool.hatch.build.targets.wheel.hooks.custom.modules``). They become one
-shared extension, so that calls from one to another are native. The sources are copied to a temporary folder and
-compiled there; the source tree stays as it was. Without a C compiler, or without Python's header files, the wheel is
-pure Python: the same modules run interpreted, slower by a factor of five to ten.
+Both stand in pyproject.toml (``tool.hatch.build.targets.wheel.hooks.custom``): ``core`` is one file in C; ``modules``
+become one shared extension, so that calls from one to another are native. The sources are copied to a temporary folder
+and compiled there; the source tree stays as it was. Where mypyc cannot run, the core is built alone. Without a C
+compiler, or without Python's header files, the wheel is pure Python: the same modules run interpreted, and for the core
+its reference in Python, slower by a factor of five to ten.
 
-``ZENMON_COMPILE=0`` asks for the pure wheel; ``ZENMON_COMPILE=1`` makes it an error when nothing can be compiled.
+``ZENMON_COMPILE=0`` asks for the pure wheel; ``ZENMON_COMPILE=1`` makes it an error when not all can be compiled.
 ``ZENMON_COMPILE_CACHE=folder`` keeps the latest extensions there and takes them again while nothing they depend on has
 changed; the Makefile sets it, because a change elsewhere in the package is far more frequent than one in these modules.
 """
@@ -36,16 +37,16 @@ EXTENSION = "erlang_interop__mypyc"
 
 SETUP_PROGRAM = """
 import sys
-from mypyc.build import mypycify
-from setuptools import setup
-setup(
-    name="compiled",
-    packages=[],
-    ext_modules=mypycify(sys.argv[2:], opt_level="3", debug_level="0", group_name={group!r}),
-    script_args=["--quiet", "build_ext", "--inplace"],
-)
+from setuptools import Extension, setup
+if sys.argv[1] == "core":
+    name = sys.argv[2].removesuffix(".c").replace("/", ".")
+    extensions = [Extension(name, [sys.argv[2]], extra_compile_args=["-O3"])]
+else:
+    from mypyc.build import mypycify
+    extensions = mypycify(sys.argv[2:], opt_level="3", debug_level="0", group_name={group!r})
+setup(name="compiled", packages=[], ext_modules=extensions, script_args=["--quiet", "build_ext", "--inplace"])
 """
-# argv[1] keeps setuptools from reading the module paths as commands: script_args says what to run.
+# argv[1] also keeps setuptools from reading the paths as commands: script_args says what to run.
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's parameter is the builder's configuration
@@ -78,12 +79,13 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             else:
                 build_data["pure_python"] = False
                 build_data["infer_tag"] = True
-                build_data["dependencies"] += RUNTIME_REQUIREMENTS
                 build_data["force_include"] |= {str(path): str(path.relative_to(folder)) for path in extensions}
-                self._keep(folder, extensions)
+                if len(extensions) > 1:
+                    build_data["dependencies"] += RUNTIME_REQUIREMENTS
+                    self._keep(folder, extensions)
                 return
         if setting() == "1":
-            raise RuntimeError(f"ZENMON_COMPILE=1, but the codec cannot be compiled: {reason}")
+            raise RuntimeError(f"ZENMON_COMPILE=1, but not all can be compiled: {reason}")
         if setting() != "0":
             self.app.display_warning(f"zenmon-node: built without compiled modules (slower, but complete): {reason}")
 
@@ -95,18 +97,23 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
     def _modules(self) -> list[str]:
         """The modules to compile, paths below ``src/``; a name that is not there is an error, compiled or not."""
         modules: list[str] = self.config.get("modules", [])
-        missing = [name for name in modules if not (Path(self.root) / "src" / name).is_file()]
+        missing = [name for name in [*modules, self._core()] if not (Path(self.root) / "src" / name).is_file()]
         if missing:
             raise FileNotFoundError(
                 f"pyproject.toml lists modules to compile that are not below src/: {', '.join(missing)}"
             )
         return modules
 
+    def _core(self) -> str:
+        """The C core, its path below ``src/``."""
+        core: str = self.config["core"]
+        return core
+
     def _reason_not_to_compile(self) -> str | None:
         if setting() == "0":
             return "ZENMON_COMPILE=0"
         if sys.implementation.name != "cpython":
-            return f"mypyc compiles for CPython, this is {sys.implementation.name}"
+            return f"only CPython can be compiled for, this is {sys.implementation.name}"
         return why_no_compiler()
 
     def _cache(self) -> Path | None:
@@ -117,6 +124,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
         source = Path(self.root) / "src"
         folders = {(source / name).parent for name in self._modules()}
         read = sorted(path for folder in folders for path in folder.glob("*.py"))
+        read.append(source / self._core())
         settings = [sys.version, sysconfig.get_config_var("EXT_SUFFIX"), *self._modules(), *REQUIREMENTS]
         settings += [os.environ.get(name, "") for name in ("CC", "CFLAGS", "LDFLAGS")]
         total = hashlib.sha256(repr(settings).encode())
@@ -146,13 +154,14 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
         unfinished.rename(cache)
 
     def _compile(self, folder: Path) -> list[Path]:
-        """Compile a copy of the sources below ``folder``.
+        """Compile a copy of the sources below ``folder``: the C core, then what is mypyc's.
 
         Returns:
-            The extensions, at the places below ``folder`` that they have in the wheel.
+            The extensions, at the places below ``folder`` that they have in the wheel. The core's alone where mypyc
+            gave up, unless ZENMON_COMPILE=1 asks for all.
 
         Raises:
-            CompileError: mypyc or the C compiler gave up; the message is the first line that says why.
+            CompileError: The C compiler gave up, or mypyc; the message is the first line that says why.
         """
         for package in {Path(name).parts[0] for name in self._modules()}:
             shutil.copytree(
@@ -163,10 +172,30 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             # mypy follows each package's __init__ to all that it re-exports, down to libraries that are not here.
             for reexports in (folder / package).rglob("__init__.py"):
                 reexports.write_text("")
-        program = folder / "compile_modules.py"
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        core = (folder / self._core()).with_suffix(suffix)
+        self._run_setup(folder, "core", [self._core()], [core])
+        shared = [folder / f"{EXTENSION}{suffix}"] if len(self._modules()) > 1 else []
+        compiled = [*shared, *((folder / name).with_suffix(suffix) for name in self._modules())]
+        try:
+            self._run_setup(folder, "modules", self._modules(), compiled)
+        except CompileError as error:
+            if setting() == "1":
+                raise
+            self.app.display_warning(f"zenmon-node: built with the C core alone, without mypyc's modules: {error}")
+            return [core]
+        return [core, *compiled]
+
+    def _run_setup(self, folder: Path, what: str, sources: list[str], expected: list[Path]) -> None:
+        """Have setuptools compile ``sources``, the core or the modules, in place below ``folder``.
+
+        Raises:
+            CompileError: It failed, or the ``expected`` files are not there afterwards.
+        """
+        program = folder / "compile_sources.py"
         program.write_text(SETUP_PROGRAM.format(group=EXTENSION.removesuffix("__mypyc")))
         done = subprocess.run(
-            [sys.executable, program.name, "build", *self._modules()],
+            [sys.executable, program.name, what, *sources],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -176,13 +205,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             sys.stderr.write(done.stdout + done.stderr)
             lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit status {done.returncode}"]
             raise CompileError(next((line for line in lines if "error:" in line), lines[-1]))
-        suffix = sysconfig.get_config_var("EXT_SUFFIX")
-        expected = [folder / f"{EXTENSION}{suffix}"] if len(self._modules()) > 1 else []
-        expected += [(folder / name).with_suffix(suffix) for name in self._modules()]
         missing = [str(path.relative_to(folder)) for path in expected if not path.is_file()]
         if missing:
-            raise CompileError(f"mypyc made no {', '.join(missing)}")
-        return expected
+            raise CompileError(f"compiling made no {', '.join(missing)}")
 
 
 class CompileError(Exception):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from erlang_interop import terms
+from erlang_interop._native import core
 from erlang_interop.testing.beam import Beam, Epmd, find_otp_roots
 
 if TYPE_CHECKING:
@@ -62,8 +63,11 @@ def pytest_report_header() -> str:
 
 
 def build() -> str:
-    """Which of the two builds these tests run on."""
-    return "pure" if str(terms.__file__).endswith(".py") else "compiled"
+    """Which of the two builds these tests run on, or that it is neither: a compiler that did not do all."""
+    by_mypyc = not str(terms.__file__).endswith(".py")
+    if by_mypyc is (core is None):
+        return "half-compiled"
+    return "compiled" if by_mypyc else "pure"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,8 +34,14 @@ def main() -> int:
         print("zenmon-node is not installed", file=sys.stderr)
         return 1
     if not spec.origin.endswith(".py"):
-        print("zenmon-node is installed, its codec compiled")
+        print("zenmon-node is installed, compiled")
         return 0
+    if importlib.util.find_spec("erlang_interop._core") is not None:
+        print(
+            "zenmon-node is installed with its C core; mypyc failed, ZENMON_COMPILE=1 make venv shows why",
+            file=sys.stderr,
+        )
+        return 1
     why = why_pure()
     if why is None:
         print("zenmon-node is installed, but compiling failed; ZENMON_COMPILE=1 make venv shows why", file=sys.stderr)

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 import pytest
 
 from erlang_interop import _identifiers, terms
+from erlang_interop._native import core
 from erlang_interop.errors import EncodeError
 from erlang_interop.terms import (
     Atom,
@@ -27,6 +28,7 @@ from erlang_interop.terms import (
     text,
 )
 
+#: By mypyc; the identifiers are in the C core.
 COMPILED = not str(terms.__file__).endswith(".py")
 NODE = Atom("py@host")
 PID = Pid(NODE, 12, 0, 3)
@@ -84,19 +86,46 @@ def test_repr_makes_the_term_again(term: Any) -> None:
 
 
 def test_only_the_compiled_terms_are_out_of_the_collectors_sight() -> None:
-    for term in (Atom("ok"), PID, SAMPLES[2], SAMPLES[3], SAMPLES[4], SAMPLES[6]):
+    for term in (Atom("ok"), PID, SAMPLES[2], SAMPLES[3]):
+        assert gc.is_tracked(term) is (core is None)
+    for term in (SAMPLES[4], SAMPLES[6]):
         assert gc.is_tracked(term) is not COMPILED
 
 
 def test_the_compiled_terms_are_immutable() -> None:
     """mypy refuses these assignments in both builds."""
     term = copy.deepcopy(PID)
-    if COMPILED:
+    if core is not None:
         with pytest.raises(AttributeError, match="not writable"):
             term.id = 4  # type: ignore[misc]
     else:
         term.id = 4  # type: ignore[misc]
-    assert (term == PID) is COMPILED
+    assert (term == PID) is (core is not None)
+
+
+def test_identifiers_are_final_and_made_of_the_right_parts() -> None:
+    for cls, names in {Atom: "name", Pid: "node id serial creation", Reference: "node creation words"}.items():
+        assert " ".join(cls.__match_args__) == names  # type: ignore[attr-defined]
+    assert Pid(creation=4, serial=3, id=2, node=NODE) == Pid(NODE, 2, 3, creation=4)
+    wrong: list[Any] = [
+        lambda: Pid(NODE, 1, 2),  # type: ignore[call-arg]
+        lambda: Pid(NODE, 1, 2, 3, 4),  # type: ignore[call-arg]
+        lambda: Pid(NODE, 1, 2, number=3),  # type: ignore[call-arg]
+        lambda: Pid(NODE, 1, 2, node=NODE),  # type: ignore[call-arg, misc]
+    ]
+    if core is not None:  # only mypy refuses these where the classes are Python's
+        wrong += [
+            lambda: type("Mine", (Pid,), {}),
+            lambda: Pid("py@host", 1, 2, 3),  # type: ignore[arg-type]
+            lambda: Pid(NODE, 1.0, 2, 3),  # type: ignore[arg-type]
+            lambda: Port(NODE, None, 3),  # type: ignore[arg-type]
+            lambda: Reference(NODE, 3, "words"),  # type: ignore[arg-type]
+        ]
+        with pytest.raises(OverflowError):
+            Pid(NODE, 1 << 63, 0, 0)
+    for make in wrong:
+        with pytest.raises(TypeError):
+            make()
 
 
 def test_atoms_are_interned() -> None:

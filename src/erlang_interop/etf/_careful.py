@@ -1,4 +1,4 @@
-"""The careful way to decode: an explicit stack, and every size checked before it is used. Compiled.
+"""The careful way to decode: an explicit stack, and every size checked before it is used.
 
 :mod:`erlang_interop.etf._decode` says when it is used. Leaves are built by
 :func:`~erlang_interop.etf._fast.decode_fast` once their size is known to fit.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from erlang_interop._native import i64
 from erlang_interop.errors import DecodeError
 from erlang_interop.etf._fast import decode_fast
 from erlang_interop.etf._parts import (
@@ -58,46 +57,46 @@ from erlang_interop.etf.tags import (
 class _Open:
     """A compound that :func:`decode_carefully` has begun."""
 
-    def __init__(self, tag: i64, start: i64, missing: i64) -> None:
-        self.tag: i64 = tag
-        self.start: i64 = start
-        self.missing: i64 = missing  # parts still to come
+    def __init__(self, tag: int, start: int, missing: int) -> None:
+        self.tag: int = tag
+        self.start: int = start
+        self.missing: int = missing  # parts still to come
         self.items: list[Any] = []
 
 
-def need(size: i64, pos: i64, end: i64, tag: i64) -> None:
+def need(size: int, pos: int, end: int, tag: int) -> None:
     """Refuse a form of ``size`` bytes at ``pos`` that does not fit."""
     if size > end - pos:
-        name = NAMES.get(int(tag), "term")
-        raise DecodeError(f"truncated {name}: {size} bytes needed, {end - pos} left", int(pos))
+        name = NAMES.get(tag, "term")
+        raise DecodeError(f"truncated {name}: {size} bytes needed, {end - pos} left", pos)
 
 
-def _atom_size(data: bytes, pos: i64, end: i64, atoms: list[Any]) -> i64:
+def _atom_size(data: bytes, pos: int, end: int, atoms: list[Any]) -> int:
     """Return the size of the atom at ``pos``, or refuse what stands there."""
     need(1, pos, end, 0)
-    tag: i64 = data[pos]
+    tag: int = data[pos]
     if tag == ATOM_CACHE_REF:
         need(2, pos, end, tag)
         if data[pos + 1] >= len(atoms):
             raise DecodeError(
-                f"ATOM_CACHE_REF {data[pos + 1]}, but the distribution header lists {len(atoms)} atoms", int(pos)
+                f"ATOM_CACHE_REF {data[pos + 1]}, but the distribution header lists {len(atoms)} atoms", pos
             )
         return 2
     if tag in (SMALL_ATOM_UTF8_EXT, SMALL_ATOM_EXT):
         need(2, pos, end, tag)
-        size: i64 = 2 + i64(data[pos + 1])
+        size: int = 2 + data[pos + 1]
     elif tag in (ATOM_UTF8_EXT, ATOM_EXT):
         need(3, pos, end, tag)
         size = 3 + u16(data, pos + 1)
     else:
-        raise DecodeError(f"an atom was expected, not {NAMES.get(int(tag), f'tag {tag}')}", int(pos))
+        raise DecodeError(f"an atom was expected, not {NAMES.get(tag, f'tag {tag}')}", pos)
     need(size, pos, end, tag)
     return size
 
 
-def _leaf_size(data: bytes, pos: i64, end: i64, tag: i64, atoms: list[Any]) -> i64:
+def _leaf_size(data: bytes, pos: int, end: int, tag: int, atoms: list[Any]) -> int:
     """Return the size of the leaf at ``pos``, refusing one that does not fit; the value is not looked at."""
-    size: i64
+    size: int
     if tag == SMALL_INTEGER_EXT:
         size = 2
     elif tag == INTEGER_EXT:
@@ -113,7 +112,7 @@ def _leaf_size(data: bytes, pos: i64, end: i64, tag: i64, atoms: list[Any]) -> i
         size = 3 + u16(data, pos + 1)
     elif tag == SMALL_BIG_EXT:
         need(3, pos, end, tag)
-        size = 3 + i64(data[pos + 1])
+        size = 3 + data[pos + 1]
     elif tag in (LARGE_BIG_EXT, BIT_BINARY_EXT):
         need(6, pos, end, tag)
         size = 6 + u32(data, pos + 1)
@@ -138,18 +137,18 @@ def _leaf_size(data: bytes, pos: i64, end: i64, tag: i64, atoms: list[Any]) -> i
         size += 2
         need(size, pos, end, tag)
         if data[pos + size - 2] != SMALL_INTEGER_EXT:
-            raise DecodeError("the arity of EXPORT_EXT is no byte", int(pos))
+            raise DecodeError("the arity of EXPORT_EXT is no byte", pos)
     elif tag in {ATOM_CACHE_REF, SMALL_ATOM_UTF8_EXT, ATOM_UTF8_EXT, SMALL_ATOM_EXT, ATOM_EXT}:
         size = _atom_size(data, pos, end, atoms)
-    elif int(tag) in NAMES:
-        raise DecodeError(f"{NAMES[int(tag)]} cannot stand here", int(pos))
+    elif tag in NAMES:
+        raise DecodeError(f"{NAMES[tag]} cannot stand here", pos)
     else:
-        raise DecodeError(f"unknown tag {tag}", int(pos))
+        raise DecodeError(f"unknown tag {tag}", pos)
     need(size, pos, end, tag)
     return size
 
 
-def _close(compound: _Open, data: bytes, pos: i64) -> Any:
+def _close(compound: _Open, data: bytes, pos: int) -> Any:
     """Build a compound all of whose parts have come; ``pos`` is behind the last."""
     tag = compound.tag
     start = compound.start
@@ -168,8 +167,8 @@ def _close(compound: _Open, data: bytes, pos: i64) -> Any:
 
 
 def decode_carefully(
-    data: bytes, pos: i64, end: i64, count: i64, atoms: list[Any], out: list[Any], max_depth: i64
-) -> i64:
+    data: bytes, pos: int, end: int, count: int, atoms: list[Any], out: list[Any], max_depth: int
+) -> int:
     """Do what :func:`decode_fast` does, within ``[pos, end)`` and with every check."""
     stack: list[_Open] = []
     top = _Open(0, pos, count)
@@ -183,12 +182,12 @@ def decode_carefully(
             try:
                 top.items.append(_close(done, data, pos))
             except DecodeError as error:
-                raise DecodeError(error.message, int(done.start)) from error
+                raise DecodeError(error.message, done.start) from error
         top.missing -= 1
         need(1, pos, end, 0)
-        tag: i64 = data[pos]
-        head: i64
-        parts: i64
+        tag: int = data[pos]
+        head: int
+        parts: int
         if tag == SMALL_TUPLE_EXT:
             head = 2
             need(head, pos, end, tag)
@@ -218,21 +217,19 @@ def decode_carefully(
             try:
                 decode_fast(data, pos, 1, atoms, top.items, 1)
             except DecodeError as error:
-                raise DecodeError(error.message, int(pos)) from error
+                raise DecodeError(error.message, pos) from error
             pos += size
             continue
         # Each part takes a byte at least.
         if parts > end - pos - head:
-            raise DecodeError(
-                f"truncated {NAMES[int(tag)]}: {parts} parts announced, {end - pos - head} bytes left", int(pos)
-            )
+            raise DecodeError(f"truncated {NAMES[tag]}: {parts} parts announced, {end - pos - head} bytes left", pos)
         if tag == LIST_EXT and top.tag == LIST_EXT and top.missing == 0 and top.items:
             # The tail of a list is a list: that is one list, whose elements go on here.
             top.missing = parts
             pos += head
             continue
         if len(stack) >= max_depth:
-            raise DecodeError(f"nested deeper than {max_depth} terms", int(pos))
+            raise DecodeError(f"nested deeper than {max_depth} terms", pos)
         stack.append(top)
         top = _Open(tag, pos, parts)
         pos += head

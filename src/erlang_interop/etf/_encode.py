@@ -5,7 +5,10 @@ there is a recursive way, :func:`_put`, and a way with an explicit stack, :func:
 and for native records, which not every peer can read. What both write in one piece is in ``_heads.py``.
 
 What is written is what ``term_to_binary/1`` of OTP 26 and later writes, so that bytes can be compared; 25 differs in
-plain atoms alone, which it still writes as ``ATOM_EXT``. Compiled.
+plain atoms alone, which it still writes as ``ATOM_EXT``.
+
+Where the C core was built, its ``TermWriter`` stands in for the class here. It writes the frequent types itself; for
+the rest, and for every error, it calls :func:`_write_part` and :func:`_write_deep`.
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from erlang_interop._native import i32, i64, u8
+from erlang_interop._native import core
 from erlang_interop.errors import EncodeError
 from erlang_interop.etf._heads import (
     CACHE_REFS,
     MAX_ATOM_REFS,
     SMALL_INTEGERS,
     SMALL_TUPLES,
+    BytesWriter,
     FunEnd,
     patch_size,
     put_atom,
@@ -31,7 +35,6 @@ from erlang_interop.etf._heads import (
     put_reference,
     put_text,
     put_tuple,
-    put_u32,
 )
 from erlang_interop.etf.tags import (
     BINARY_EXT,
@@ -41,19 +44,13 @@ from erlang_interop.etf.tags import (
     LOCAL_EXT,
     MAP_EXT,
     NEW_FLOAT_EXT,
-    NEW_PID_EXT,
     NIL_EXT,
-    SMALL_INTEGER_EXT,
-    SMALL_TUPLE_EXT,
     STRING_EXT,
     VERSION,
 )
 from erlang_interop.terms import Atom, ErlMap, Fun, ImproperList, LocalTerm, Pid, Record, Reference, Term
 
 __all__ = ["MAX_ATOM_REFS", "MAX_DEPTH", "TermWriter", "encode"]
-
-#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
-MYPY: Final = not __file__.endswith(".py")
 
 #: Nesting allowed by default, in terms. A structure that contains itself ends here.
 MAX_DEPTH: Final = 10_000
@@ -68,13 +65,9 @@ _NIL: Final = Atom("nil")
 _u32: Final = Struct(">I")
 _three_u32: Final = Struct(">III").pack
 _tag_u32: Final = Struct(">BI").pack
+_tag_u16: Final = Struct(">BH").pack
 _tag_i32: Final = Struct(">Bi").pack
 _tag_f64: Final = Struct(">Bd").pack
-
-if MYPY:
-    from librt.strings import BytesWriter, write_f64_be, write_i32_be
-else:
-    from erlang_interop.etf._heads import BytesWriter
 
 
 def _is_string(items: list[Any]) -> bool:
@@ -87,7 +80,7 @@ def _is_string(items: list[Any]) -> bool:
     return True
 
 
-def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64) -> None:
+def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: int) -> None:
     """Append ``term`` to ``out``. Raises EncodeError, or _TheOtherWay; what was written until then stays.
 
     The tests stand in the order of how often a type occurs in a message.
@@ -97,21 +90,15 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
         if depth <= 0:
             raise _TheOtherWay
         parts = cast(tuple[Any, ...], term)
-        arity: i64 = len(parts)
+        arity = len(parts)
         if arity < 256:
-            if MYPY:
-                out.append(SMALL_TUPLE_EXT)
-                out.append(u8(arity))
-            else:
-                out += SMALL_TUPLES[arity]
+            out += SMALL_TUPLES[arity]
         else:
             put_head(out, LARGE_TUPLE_EXT, arity)
         for part in parts:
             _put(out, part, refs, depth - 1)
     elif kind is Atom:
-        if MYPY:
-            put_atom(out, cast(Atom, term), refs)
-        elif refs is None:
+        if refs is None:
             out += term.wire
         else:
             index = refs.get(term.wire)
@@ -122,57 +109,35 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
     elif kind is int:
         value = cast(int, term)
         if 0 <= value < 256:
-            if MYPY:
-                out.append(SMALL_INTEGER_EXT)
-                out.append(value)
-            else:
-                out += SMALL_INTEGERS[value]
+            out += SMALL_INTEGERS[value]
         elif -0x80000000 <= value <= 0x7FFFFFFF:
-            if MYPY:
-                out.append(INTEGER_EXT)
-                write_i32_be(out, i32(value))
-            else:
-                out += _tag_i32(INTEGER_EXT, value)
+            out += _tag_i32(INTEGER_EXT, value)
         else:
             put_integer(out, value)
     elif kind is Pid:
         pid = cast(Pid, term)
-        if MYPY:
-            out.append(NEW_PID_EXT)
+        out += b"X"
+        index = None if refs is None else refs.get(pid.node.wire)
+        if index is None:
             put_atom(out, pid.node, refs)
-            put_u32(out, pid.id)
-            put_u32(out, pid.serial)
-            put_u32(out, pid.creation)
         else:
-            out += b"X"
-            index = None if refs is None else refs.get(pid.node.wire)
-            if index is None:
-                put_atom(out, pid.node, refs)
-            else:
-                out += CACHE_REFS[index]
-            try:
-                out += _three_u32(pid.id, pid.serial, pid.creation)
-            except StructError as error:
-                raise EncodeError(f"id, serial and creation of a pid have 32 bits each: {pid!r}") from error
+            out += CACHE_REFS[index]
+        try:
+            out += _three_u32(pid.id, pid.serial, pid.creation)
+        except StructError as error:
+            raise EncodeError(f"id, serial and creation of a pid have 32 bits each: {pid!r}") from error
     elif kind is bytes:
         data = cast(bytes, term)
-        if MYPY:
-            put_head(out, BINARY_EXT, len(data))
-            out.write(data)
-        else:
-            out += _tag_u32(BINARY_EXT, len(data))
-            out += data
+        out += _tag_u32(BINARY_EXT, len(data))
+        out += data
     elif kind is list:
         if depth <= 0:
             raise _TheOtherWay
         items = cast(list[Any], term)
         if items:
             if type(items[0]) is int and _is_string(items):
-                size: i64 = len(items)
-                out.append(STRING_EXT)
-                out.append(u8(size >> 8))
-                out.append(u8(size & 255))
-                out.write(bytes(items))
+                out += _tag_u16(STRING_EXT, len(items))
+                out += bytes(items)
                 return
             put_head(out, LIST_EXT, len(items))
             for item in items:
@@ -191,11 +156,7 @@ def _put(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, depth: i64)
         number = cast(float, term)
         if number - number != 0.0:
             raise EncodeError(f"Erlang has no float {number!r}; send an atom instead")
-        if MYPY:
-            out.append(NEW_FLOAT_EXT)
-            write_f64_be(out, number)
-        else:
-            out += _tag_f64(NEW_FLOAT_EXT, number)
+        out += _tag_f64(NEW_FLOAT_EXT, number)
     elif kind is dict:
         if depth <= 0:
             raise _TheOtherWay
@@ -247,7 +208,7 @@ def _children(out: BytesWriter, term: Any, refs: dict[bytes, int] | None) -> lis
     return None
 
 
-def _put_deep(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, max_depth: i64, no_records: str) -> None:
+def _put_deep(out: BytesWriter, term: Any, refs: dict[bytes, int] | None, max_depth: int, no_records: str) -> None:
     """Do what :func:`_put` does with an explicit stack, to any depth up to ``max_depth``, and native records as well.
 
     ``no_records`` is why these cannot be sent; empty where they can.
@@ -297,19 +258,11 @@ class TermWriter:
         """Append ``data`` as it is."""
         self._out.write(data)
 
-    def write_u32(self, value: int) -> None:
-        """Append 32 bits, big-endian."""
-        self._out.write(_u32.pack(value))
-
     def patch_u32(self, position: int, value: int) -> None:
         """Overwrite the four bytes at ``position``, big-endian: a length that was not known before."""
-        out = self._out
-        at: i64 = position
-        number: i64 = value
-        out[at] = u8((number >> 24) & 255)
-        out[at + 1] = u8((number >> 16) & 255)
-        out[at + 2] = u8((number >> 8) & 255)
-        out[at + 3] = u8(number & 255)
+        if not 0 <= position <= len(self._out) - 4:
+            raise IndexError(f"no four bytes at {position}: {len(self._out)} are held")
+        _u32.pack_into(self._out, position, value & 0xFFFFFFFF)
 
     def write_term(self, term: Term, refs: dict[bytes, int] | None = None, max_depth: int = MAX_DEPTH) -> None:
         """Append ``term`` without a version byte.
@@ -342,6 +295,40 @@ class TermWriter:
             self._undo(size, refs, known)
             raise
 
+    def write_frame(self, prefix: bytes, refs: dict[bytes, int], limit: int, *terms: Term) -> int:
+        """Append a frame: ``prefix``, which begins with four bytes for the length, and one or two terms.
+
+        Args:
+            prefix: Length, version, and a header that lists the atoms in ``refs``.
+            refs: As of :meth:`write_term`.
+            limit: How long a frame may be, without the length itself, to be left as it is.
+            terms: Control tuple and payload.
+
+        Returns:
+            0 when the frame is complete, its length filled in. Where it is longer than ``limit``, or has atoms that its
+            header does not list, the position behind the first term: the rest is the caller's.
+
+        Raises:
+            EncodeError: As :meth:`write_term`; nothing is changed then.
+        """
+        out = self._out
+        start = len(out)
+        known = len(refs)
+        out += prefix
+        try:
+            self.write_term(terms[0], refs)
+            behind_first = len(out)
+            for term in terms[1:]:
+                self.write_term(term, refs)
+        except BaseException:
+            self._undo(start, refs, known)
+            raise
+        size = len(out) - start - 4
+        if size > limit or len(refs) != known:
+            return behind_first
+        _u32.pack_into(out, start, size)
+        return 0
+
     def _undo(self, size: int, refs: dict[bytes, int] | None, known: int) -> None:
         self._out.truncate(size)
         if refs is not None:
@@ -361,6 +348,29 @@ class TermWriter:
         data = self._out.getvalue()
         self._out.truncate(0)
         return data
+
+
+def _write_part(term: Any, refs: dict[bytes, int] | None, depth: int) -> bytes | None:
+    """Return one term within another, for the C core; None when :func:`_write_deep` has to write the whole."""
+    out = BytesWriter()
+    try:
+        _put(out, term, refs, depth)
+    except (_TheOtherWay, RecursionError):
+        return None
+    return bytes(out)
+
+
+def _write_deep(term: Any, refs: dict[bytes, int] | None, max_depth: int, no_records: str) -> bytes:
+    """Return a term that only the way with an explicit stack can write, for the C core."""
+    out = BytesWriter()
+    _put_deep(out, term, refs, max_depth, no_records)
+    return bytes(out)
+
+
+if core is not None:
+    core.bind(encode_part=_write_part, encode_deep=_write_deep, atom_true=_TRUE, atom_false=_FALSE, atom_nil=_NIL)
+    if not TYPE_CHECKING:
+        TermWriter = core.TermWriter
 
 
 def encode(term: Term, *, max_depth: int = MAX_DEPTH) -> bytes:

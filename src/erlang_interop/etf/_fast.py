@@ -1,4 +1,4 @@
-"""The fast way to decode: recursive, and trusting. :mod:`erlang_interop.etf._decode` says when it is used. Compiled."""
+"""The fast way to decode: recursive, and trusting. :mod:`erlang_interop.etf._decode` says when it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from math import isfinite
 from struct import Struct
 from typing import Any, Final, final
 
-from erlang_interop._native import i64
 from erlang_interop.errors import DecodeError
 from erlang_interop.etf._parts import (
     ATOMS,
@@ -62,12 +61,6 @@ from erlang_interop.terms import (
     Reference,
 )
 
-#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
-MYPY: Final = not __file__.endswith(".py")
-
-if MYPY:
-    from librt.strings import read_f64_be, read_i32_be
-
 _read_u32: Final = Struct(">I").unpack_from
 _read_i32: Final = Struct(">i").unpack_from
 _read_three_u32: Final = Struct(">III").unpack_from
@@ -79,29 +72,25 @@ class GiveUp(Exception):
     """Sends :func:`decode_terms` the careful way."""
 
 
-def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[Any], depth: i64) -> i64:
+def decode_fast(data: bytes, pos: int, count: int, atoms: list[Any], out: list[Any], depth: int) -> int:
     """Append ``count`` terms from ``pos`` on to ``out``; return the position behind them.
 
     Raises anything when something is wrong; may read past the end of its frame, but never past ``data``. The tests
     stand in the order of how often a tag occurs on a distribution channel.
     """
-    k: i64
+    k: int
     items: list[Any]
     if depth < 0:
         raise GiveUp
-    for _n in range(count):  # with a name of its own the counter stays a native integer
-        tag: i64 = data[pos]
+    for _ in range(count):
+        tag: int = data[pos]
         if tag == ATOM_CACHE_REF:
             out.append(atoms[data[pos + 1]])
             pos += 2
         elif tag == SMALL_TUPLE_EXT:
-            if MYPY:
-                small, pos = _tuple(data, pos, atoms, depth)
-                out.append(small)
-            else:
-                items = []
-                pos = decode_fast(data, pos + 2, data[pos + 1], atoms, items, depth - 1)
-                out.append(tuple(items))
+            items = []
+            pos = decode_fast(data, pos + 2, data[pos + 1], atoms, items, depth - 1)
+            out.append(tuple(items))
         elif tag == NEW_PID_EXT:
             if data[pos + 1] == ATOM_CACHE_REF:
                 node = atoms[data[pos + 2]]
@@ -120,10 +109,7 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
                 node = items[0]
             if type(node) is not Atom:
                 node = as_atom(node)
-            if MYPY:
-                out.append(Pid(node, u32(data, pos), u32(data, pos + 4), u32(data, pos + 8)))
-            else:
-                out.append(Pid(node, *_read_three_u32(data, pos)))
+            out.append(Pid(node, *_read_three_u32(data, pos)))
             pos += 12
         elif tag == SMALL_INTEGER_EXT:
             out.append(data[pos + 1])
@@ -138,18 +124,12 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
             out.append(node)
             pos += k
         elif tag == BINARY_EXT:
-            if MYPY:  # noqa: SIM108 - mypyc boxes what an expression chooses
-                k = u32(data, pos + 1)
-            else:
-                k = _read_u32(data, pos + 1)[0]
+            k = _read_u32(data, pos + 1)[0]
             pos += 5
             out.append(data[pos : pos + k])
             pos += k
         elif tag == LIST_EXT:
-            if MYPY:  # noqa: SIM108 - mypyc boxes what an expression chooses
-                k = u32(data, pos + 1)
-            else:
-                k = _read_u32(data, pos + 1)[0]
+            k = _read_u32(data, pos + 1)[0]
             items = []
             pos = decode_fast(data, pos + 5, k, atoms, items, depth - 1)
             if data[pos] == NIL_EXT:
@@ -165,10 +145,7 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
             out.append(items)
             pos += 1
         elif tag == INTEGER_EXT:
-            if MYPY:
-                out.append(i64(read_i32_be(data, pos + 1)))
-            else:
-                out.append(_read_i32(data, pos + 1)[0])
+            out.append(_read_i32(data, pos + 1)[0])
             pos += 5
         elif tag == NEWER_REFERENCE_EXT:
             k = 4 * u16(data, pos + 1)
@@ -176,7 +153,7 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
                 node = atoms[data[pos + 4]]
                 pos += 5
             elif data[pos + 3] == SMALL_ATOM_UTF8_EXT:
-                size: i64 = data[pos + 4]
+                size: int = data[pos + 4]
                 pos += 5
                 raw = data[pos : pos + size]
                 node = ATOMS.get(raw, UNKNOWN)
@@ -191,10 +168,7 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
                 raise DecodeError("a reference has one to five words")
             if type(node) is not Atom:
                 node = as_atom(node)
-            if MYPY:
-                out.append(Reference(node, u32(data, pos), data[pos + 4 : pos + 4 + k]))
-            else:
-                out.append(Reference(node, _read_u32(data, pos)[0], data[pos + 4 : pos + 4 + k]))
+            out.append(Reference(node, _read_u32(data, pos)[0], data[pos + 4 : pos + 4 + k]))
             pos += 4 + k
         elif tag == MAP_EXT:
             items = []
@@ -207,10 +181,7 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
             pos += k
         elif tag == NEW_FLOAT_EXT:
             number: float
-            if MYPY:  # noqa: SIM108 - as above
-                number = read_f64_be(data, pos + 1)
-            else:
-                number = _read_f64(data, pos + 1)[0]
+            number = _read_f64(data, pos + 1)[0]
             if number - number != 0.0:
                 raise DecodeError("a float is nan or infinite: Erlang has no such float")
             out.append(number)
@@ -227,7 +198,7 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
         elif tag == NEW_FUN_EXT:
             head = data[pos + 1 : pos + 30]
             items = []
-            start: i64 = pos + 1
+            start: int = pos + 1
             pos = decode_fast(data, pos + 30, 4 + u32(data, pos + 26), atoms, items, depth - 1)
             if pos != start + u32(head, 0):
                 raise DecodeError("NEW_FUN_EXT is not as long as it says")
@@ -242,61 +213,9 @@ def decode_fast(data: bytes, pos: i64, count: i64, atoms: list[Any], out: list[A
     return pos
 
 
-def _tuple(data: bytes, pos: i64, atoms: list[Any], depth: i64) -> tuple[Any, i64]:
-    """Return the ``SMALL_TUPLE_EXT`` at ``pos`` and the position behind it.
-
-    For the compiled build, where a result of two is free: most tuples are small, and made without a list first.
-    """
-    if depth <= 0:
-        raise GiveUp
-    arity: i64 = data[pos + 1]
-    depth -= 1
-    if arity == 2:
-        a, pos = _one(data, pos + 2, atoms, depth)
-        b, pos = _one(data, pos, atoms, depth)
-        return (a, b), pos
-    if arity == 3:
-        a, pos = _one(data, pos + 2, atoms, depth)
-        b, pos = _one(data, pos, atoms, depth)
-        c, pos = _one(data, pos, atoms, depth)
-        return (a, b, c), pos
-    if arity == 4:
-        a, pos = _one(data, pos + 2, atoms, depth)
-        b, pos = _one(data, pos, atoms, depth)
-        c, pos = _one(data, pos, atoms, depth)
-        d, pos = _one(data, pos, atoms, depth)
-        return (a, b, c, d), pos
-    items: list[Any] = []
-    pos = decode_fast(data, pos + 2, arity, atoms, items, depth)
-    return tuple(items), pos
-
-
-def _one(data: bytes, pos: i64, atoms: list[Any], depth: i64) -> tuple[Any, i64]:
-    """Return the term at ``pos`` and the position behind it: :func:`decode_fast` for one part of a tuple."""
-    tag: i64 = data[pos]
-    if tag == ATOM_CACHE_REF:
-        return atoms[data[pos + 1]], pos + 2
-    if tag == SMALL_TUPLE_EXT:
-        return _tuple(data, pos, atoms, depth)
-    if tag == SMALL_INTEGER_EXT:
-        return data[pos + 1], pos + 2
-    if tag == NEW_PID_EXT and data[pos + 1] == ATOM_CACHE_REF:
-        node = atoms[data[pos + 2]]
-        if type(node) is not Atom:
-            node = as_atom(node)
-        return Pid(node, u32(data, pos + 3), u32(data, pos + 7), u32(data, pos + 11)), pos + 15
-    if tag == BINARY_EXT:
-        k: i64 = u32(data, pos + 1)
-        pos += 5
-        return data[pos : pos + k], pos + k
-    items: list[Any] = []
-    pos = decode_fast(data, pos, 1, atoms, items, depth)
-    return items[0], pos
-
-
-def _rare(data: bytes, pos: i64, tag: i64, atoms: list[Any], out: list[Any], depth: i64) -> i64:
+def _rare(data: bytes, pos: int, tag: int, atoms: list[Any], out: list[Any], depth: int) -> int:
     """Go on where :func:`decode_fast` ends: the leaves that are seldom seen, and those only older nodes send."""
-    k: i64
+    k: int
     items: list[Any] = []
     if tag == ATOM_UTF8_EXT:
         k = u16(data, pos + 1)
@@ -317,7 +236,7 @@ def _rare(data: bytes, pos: i64, tag: i64, atoms: list[Any], out: list[Any], dep
         pos += 6
     elif tag == BIT_BINARY_EXT:
         k = u32(data, pos + 1)
-        bits: i64 = data[pos + 5]
+        bits: int = data[pos + 5]
         pos += 6
         raw = data[pos : pos + k]
         if bits > 8 or (k == 0 and bits != 0) or (k != 0 and bits == 0):
@@ -327,7 +246,7 @@ def _rare(data: bytes, pos: i64, tag: i64, atoms: list[Any], out: list[Any], dep
         pos = decode_fast(data, pos + 1, 2, atoms, items, depth - 1)
         if data[pos] != SMALL_INTEGER_EXT:
             raise DecodeError("the arity of EXPORT_EXT is no byte")
-        out.append(Export(as_atom(items[0]), as_atom(items[1]), i64(data[pos + 1])))
+        out.append(Export(as_atom(items[0]), as_atom(items[1]), data[pos + 1]))
         k = 2
     elif tag == V4_PORT_EXT:
         pos = decode_fast(data, pos + 1, 1, atoms, items, depth - 1)
@@ -339,22 +258,22 @@ def _rare(data: bytes, pos: i64, tag: i64, atoms: list[Any], out: list[Any], dep
         k = 8
     elif tag == PORT_EXT:
         pos = decode_fast(data, pos + 1, 1, atoms, items, depth - 1)
-        out.append(Port(as_atom(items[0]), u32(data, pos), i64(data[pos + 4])))
+        out.append(Port(as_atom(items[0]), u32(data, pos), data[pos + 4]))
         k = 5
     elif tag == PID_EXT:
         pos = decode_fast(data, pos + 1, 1, atoms, items, depth - 1)
-        out.append(Pid(as_atom(items[0]), u32(data, pos), u32(data, pos + 4), i64(data[pos + 8])))
+        out.append(Pid(as_atom(items[0]), u32(data, pos), u32(data, pos + 4), data[pos + 8]))
         k = 9
     elif tag == REFERENCE_EXT:
         pos = decode_fast(data, pos + 1, 1, atoms, items, depth - 1)
-        out.append(Reference(as_atom(items[0]), i64(data[pos + 4]), data[pos : pos + 4]))
+        out.append(Reference(as_atom(items[0]), data[pos + 4], data[pos : pos + 4]))
         k = 5
     elif tag == NEW_REFERENCE_EXT:
         k = 4 * u16(data, pos + 1)
         if k == 0 or k > 20:
             raise DecodeError("a reference has one to five words")
         pos = decode_fast(data, pos + 3, 1, atoms, items, depth - 1)
-        out.append(Reference(as_atom(items[0]), i64(data[pos]), data[pos + 1 : pos + 1 + k]))
+        out.append(Reference(as_atom(items[0]), data[pos], data[pos + 1 : pos + 1 + k]))
         k += 1
     elif tag == FLOAT_EXT:
         try:

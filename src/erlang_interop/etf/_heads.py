@@ -1,4 +1,4 @@
-"""What the encoder writes in one piece: atoms, integers, text, and of seldom compounds the head. Compiled.
+"""What the encoder writes in one piece: atoms, integers, text, and of seldom compounds the head.
 
 :mod:`erlang_interop.etf._encode` says when, and puts the parts of a compound behind its head.
 """
@@ -9,7 +9,6 @@ import enum
 from struct import Struct
 from typing import Any, Final, final
 
-from erlang_interop._native import i32, i64, u8
 from erlang_interop.errors import EncodeError
 from erlang_interop.etf.tags import (
     ATOM_CACHE_REF,
@@ -30,14 +29,11 @@ from erlang_interop.etf.tags import (
 )
 from erlang_interop.terms import Atom, BitString, ErlMap, Export, Fun, ImproperList, LocalTerm, Port, Record, Reference
 
-#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
-MYPY: Final = not __file__.endswith(".py")
-
 #: A distribution header lists at most so many atoms.
 MAX_ATOM_REFS: Final = 255
 
 _UNSIGNED_32: Final = 0xFFFFFFFF
-_MAX_SIZE: Final[i64] = 0xFFFFFFFF
+_MAX_SIZE: Final = 0xFFFFFFFF
 
 _u32: Final = Struct(">I")
 _tag_u32: Final = Struct(">BI").pack
@@ -46,46 +42,35 @@ SMALL_TUPLES: Final = [bytes((SMALL_TUPLE_EXT, arity)) for arity in range(256)]
 CACHE_REFS: Final = [bytes((ATOM_CACHE_REF, index)) for index in range(256)]
 _REFERENCE_HEADS: Final = [bytes((NEWER_REFERENCE_EXT, 0, words)) for words in range(6)]
 
-if MYPY:
-    from librt.strings import BytesWriter, write_i32_be
-else:
 
-    class BytesWriter(bytearray):
-        """The growing buffer of the interpreted build, with the methods of librt's that this file uses."""
+class BytesWriter(bytearray):
+    """A growing buffer."""
 
-        __slots__ = ()
+    __slots__ = ()
 
-        write = bytearray.extend
+    write = bytearray.extend
 
-        def getvalue(self) -> bytes:
-            """Return a copy."""
-            return bytes(self)
+    def getvalue(self) -> bytes:
+        """Return a copy."""
+        return bytes(self)
 
-        def truncate(self, size: int) -> None:
-            """Keep the first ``size`` bytes."""
-            del self[size:]
+    def truncate(self, size: int) -> None:
+        """Keep the first ``size`` bytes."""
+        del self[size:]
 
 
 def put_u32(out: BytesWriter, value: int) -> None:
     """Write 32 bits; EncodeError when ``value`` has more, or is negative."""
     if not 0 <= value <= _UNSIGNED_32:
         raise EncodeError(f"not a number of 32 bits: {value}")
-    if MYPY:
-        number: i64 = value
-        write_i32_be(out, i32(number))  # the low 32 bits: a conversion between native integers cuts
-    else:
-        out += _u32.pack(value)
+    out += _u32.pack(value)
 
 
-def put_head(out: BytesWriter, tag: u8, size: i64) -> None:
+def put_head(out: BytesWriter, tag: int, size: int) -> None:
     """Write a tag and a size of 32 bits."""
     if size > _MAX_SIZE:
         raise EncodeError(f"{size} elements or bytes are more than the format's 32 bits can count")
-    if MYPY:
-        out.append(tag)
-        write_i32_be(out, i32(size))
-    else:
-        out += _tag_u32(tag, size)
+    out += _tag_u32(tag, size)
 
 
 def put_atom(out: BytesWriter, atom: Atom, refs: dict[bytes, int] | None) -> None:
@@ -98,16 +83,9 @@ def put_atom(out: BytesWriter, atom: Atom, refs: dict[bytes, int] | None) -> Non
             if size < MAX_ATOM_REFS:
                 refs[wire] = index = size
         if index is not None:
-            if MYPY:
-                out.append(ATOM_CACHE_REF)
-                out.append(index)
-            else:
-                out += CACHE_REFS[index]
+            out += CACHE_REFS[index]
             return
-    if MYPY:
-        out.write(wire)
-    else:
-        out += wire
+    out += wire
 
 
 def put_integer(out: BytesWriter, value: int) -> None:
@@ -128,21 +106,13 @@ def put_integer(out: BytesWriter, value: int) -> None:
 def put_reference(out: BytesWriter, reference: Reference, refs: dict[bytes, int] | None) -> None:
     """Write a reference."""
     words = reference.words
-    count: i64 = len(words) >> 2
+    count: int = len(words) >> 2
     if count < 1 or count > 5 or len(words) & 3:
         raise EncodeError(f"a reference has one to five words of 4 bytes, not {len(words)} bytes")
-    if MYPY:
-        out.append(NEWER_REFERENCE_EXT)
-        out.append(0)
-        out.append(u8(count))
-    else:
-        out += _REFERENCE_HEADS[count]
+    out += _REFERENCE_HEADS[count]
     put_atom(out, reference.node, refs)
     put_u32(out, reference.creation)
-    if MYPY:
-        out.write(words)
-    else:
-        out += words
+    out += words
 
 
 def put_text(out: BytesWriter, string: str) -> None:
@@ -163,15 +133,15 @@ class FunEnd:
         self.start = start  # position of the size
 
 
-def patch_size(out: BytesWriter, start: i64) -> None:
+def patch_size(out: BytesWriter, start: int) -> None:
     """Put the distance from ``start`` to here into the 32 bits at ``start``."""
-    size: i64 = len(out) - start
+    size: int = len(out) - start
     if size > _MAX_SIZE:
         raise EncodeError(f"a fun of {size} bytes is more than the format's 32 bits can count")
-    out[start] = u8((size >> 24) & 255)
-    out[start + 1] = u8((size >> 16) & 255)
-    out[start + 2] = u8((size >> 8) & 255)
-    out[start + 3] = u8(size & 255)
+    out[start] = (size >> 24) & 255
+    out[start + 1] = (size >> 16) & 255
+    out[start + 2] = (size >> 8) & 255
+    out[start + 3] = size & 255
 
 
 def put_tuple(out: BytesWriter, parts: tuple[Any, ...]) -> list[Any]:

@@ -1,37 +1,25 @@
-"""What both ways of decoding build alike: atoms, lists, maps, funs, records; and how they read numbers. Compiled."""
+"""What both ways of decoding build alike: atoms, lists, maps, funs, records; and how they read numbers."""
 
 from __future__ import annotations
 
 from struct import Struct
 from typing import Any, Final
 
-from erlang_interop._native import i64
 from erlang_interop.errors import DecodeError, EncodeError
 from erlang_interop.terms import INTERN_LIMIT, Atom, ErlMap, Fun, ImproperList, Pid, Record, Term
 
-#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
-MYPY: Final = not __file__.endswith(".py")
+_read_u32: Final = Struct(">I").unpack_from
 
-if MYPY:
-    from librt.strings import read_i16_be, read_i32_be
 
-    def u16(data: bytes, pos: i64) -> i64:
-        """Read 16 bits, big-endian."""
-        return i64(read_i16_be(data, pos)) & 0xFFFF
+def u16(data: bytes, pos: int) -> int:
+    """Read 16 bits, big-endian."""
+    return data[pos] << 8 | data[pos + 1]
 
-    def u32(data: bytes, pos: i64) -> i64:
-        """Read 32 bits, big-endian."""
-        return i64(read_i32_be(data, pos)) & 0xFFFFFFFF
-else:
-    _read_u32 = Struct(">I").unpack_from
 
-    def u16(data: bytes, pos: int) -> int:
-        """Read 16 bits, big-endian."""
-        return data[pos] << 8 | data[pos + 1]
-
-    def u32(data: bytes, pos: int) -> int:
-        """Read 32 bits, big-endian."""
-        return _read_u32(data, pos)[0]
+def u32(data: bytes, pos: int) -> int:
+    """Read 32 bits, big-endian."""
+    value: int = _read_u32(data, pos)[0]
+    return value
 
 
 # -------------------------------------------------------------------------------------------------------------- atoms
@@ -146,7 +134,7 @@ def make_fun(head: bytes, items: list[Any]) -> Any:
     )
 
 
-def make_record(flags: i64, items: list[Any]) -> Any:
+def make_record(flags: int, items: list[Any]) -> Any:
     """Build a Record of module, name, field names and values."""
     half = (len(items) - 2) // 2
     if flags > 1:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final, final
 
-from .._native import i64
+from .._native import core, i64
 from ..errors import DecodeError, EncodeError, RemoteProtocolError
 from ..etf._decode import decode_terms
 from ..etf._encode import TermWriter
@@ -23,7 +23,7 @@ from ..etf.tags import SMALL_INTEGER_EXT, SMALL_TUPLE_EXT, VERSION
 from ..flags import DFlag
 from ..terms import Atom
 from .buffer import PartialFrame
-from .control import BY_OP, NO_PAYLOAD, Layout, check, fits
+from .control import BY_OP, NO_PAYLOAD, Layout, check
 from .fragments import FragmentReader
 from .header import HeaderReader, HeaderWriter
 
@@ -50,28 +50,64 @@ _TICK: Final = b"\0\0\0\0"
 _RULE: Final = "Protocol between Connected Nodes"
 _NO_ATOMS: Final[list[Any]] = []
 
-#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
-MYPY: Final = not __file__.endswith(".py")
-
 _read_u32: Final = Struct(">I").unpack_from
 
-if MYPY:
-    from librt.strings import read_i32_be
 
-    def _u32(data: bytes, pos: i64) -> i64:
-        return i64(read_i32_be(data, pos)) & 0xFFFFFFFF
+def read_frames_interpreted(
+    data: bytes,
+    pos: int,
+    headers: dict[bytes, list[Any]],
+    peer: Atom,
+    max_depth: int,
+    signals: list[tuple[tuple[Any, ...], Any]],
+) -> int:
+    """Decode frames of the most frequent kind as long as no other comes.
 
-    def _repeats(data: bytes, pos: i64, end: i64, part: bytes) -> bool:
-        """Whether ``data[pos:end] == part``, without making the slice."""
-        size: i64 = len(part)
-        if end - pos != size or end > len(data):
-            return False
-        i: i64 = 0
-        while i < size:
-            if data[pos + i] != part[i]:
-                return False
-            i += 1
-        return True
+    These are: one whole message, a header that announces nothing new and was seen before, and an operation that stands
+    where all implementations write it. The C core has the same for the compiled build.
+
+    Args:
+        data: What the socket gave.
+        pos: Where a frame starts.
+        headers: :attr:`HeaderReader.known`.
+        peer: Name of the node that sends them.
+        max_depth: Nesting of terms allowed.
+        signals: Takes control tuples and payloads.
+
+    Returns:
+        Where the first frame starts that is of another kind, cut short or in any way wrong; nothing was done for it.
+    """
+    end = len(data)
+    while end - pos > 8:
+        start = pos + 4
+        behind = start + _read_u32(data, pos)[0]
+        if behind > end or behind - start <= 8 or data[start] != VERSION or data[start + 1] != _HEADER:
+            break
+        at = start + 4 + (data[start + 2] >> 1) + data[start + 2]
+        atoms = headers.get(data[start + 2 : at])
+        if (
+            atoms is None
+            or behind - at <= 3
+            or data[at] != SMALL_TUPLE_EXT
+            or data[at + 2] != SMALL_INTEGER_EXT
+            or data[at + 3] >= len(BY_OP)
+        ):
+            break
+        layout = BY_OP[data[at + 3]]
+        if layout is None:
+            break
+        try:
+            terms, decoded = decode_terms(data, at, behind, layout.terms, atoms, max_depth)
+        except DecodeError:
+            break  # it is decoded once more, where the error is reported
+        if decoded != behind or not layout.accepts(terms[0], peer):
+            break
+        signals.append((terms[0], terms[1] if layout.has_payload else NO_PAYLOAD))
+        pos = behind
+    return pos
+
+
+read_frames: Final[Any] = read_frames_interpreted if core is None else core.read_frames
 
 
 @dataclass(frozen=True)
@@ -173,65 +209,27 @@ class DistChannel:
         self._fragments = FragmentReader(0, 0, 0)
 
     def _receive(self, data: bytes, signals: list[tuple[tuple[Any, ...], Any]]) -> None:
-        """Cut ``data`` into frames and decode them.
-
-        The most frequent kind of frame is taken care of right here: one whole message, a header that announces nothing
-        new and was seen before, and an operation that stands where all implementations write it. The rest is
-        :meth:`_frame`'s. Both end in the same decoder and the same check.
-        """
-        pos: i64 = 0
-        end: i64 = len(data)
-        size: i64
+        """Cut ``data`` into frames and decode them: the frequent kind all at once, any other by :meth:`_frame`."""
+        pos: int = 0
+        end = len(data)
         if self._partial.pending:
             pos = self._complete(data, signals)
-        known_headers = self._reader.known
-        peer = self._peer
-        max_depth = self._max_depth
-        header = b""  # of the frame before, and what its references stand for
-        atoms: list[Any] | None = None
-        while end - pos >= 4:
-            if MYPY:  # noqa: SIM108 - mypyc boxes what an expression chooses
-                size = _u32(data, pos)
-            else:
-                size = _read_u32(data, pos)[0]
+        while True:
+            before = len(signals)
+            pos = read_frames(data, pos, self._reader.known, self._peer, self._max_depth, signals)
+            self.frames_received += len(signals) - before
+            if end - pos < 4:
+                break
             start = pos + 4
+            size: int = _read_u32(data, pos)[0]
             if size > end - start:
                 self._check_size(size)
                 break
             pos = start + size
             self.frames_received += 1
-            if size == 0:
-                continue
-            self._start = start
-            if size > 8 and data[start] == VERSION and data[start + 1] == _HEADER:
-                refs: i64 = data[start + 2]
-                at = start + 4 + (refs >> 1) + refs
-                if MYPY:
-                    if not _repeats(data, start + 2, at, header):
-                        header = data[start + 2 : at]
-                        atoms = known_headers.get(header)
-                else:
-                    atoms = known_headers.get(data[start + 2 : at])
-                if (
-                    atoms is not None
-                    and pos - at > 3
-                    and data[at + 2] == SMALL_INTEGER_EXT
-                    and data[at] == SMALL_TUPLE_EXT
-                    and data[at + 3] < 64
-                ):
-                    layout = BY_OP[data[at + 3]]
-                    if layout is not None:
-                        terms, behind = decode_terms(data, at, pos, layout.terms, atoms, max_depth)
-                        control = terms[0]
-                        if MYPY:  # noqa: SIM108 - as above
-                            fitting = fits(layout, control, peer)
-                        else:
-                            fitting = layout.accepts(control, peer)
-                        if fitting and behind == pos:
-                            signals.append((control, terms[1] if layout.has_payload else NO_PAYLOAD))
-                            continue
-            self._frame(data, start, pos, signals)
-            header = b""  # its references may stand for others now
+            if size > 0:
+                self._start = start
+                self._frame(data, start, pos, signals)
         if pos < end:
             self._partial.keep(data, pos)
 
@@ -376,25 +374,21 @@ class DistChannel:
         known = len(refs)
         start = len(out)
         prefix = self._prefix
-        out.write(prefix)
+        if payload is NO_PAYLOAD:
+            behind_control: int = out.write_frame(prefix, refs, FRAGMENT_SIZE, control)
+        else:
+            behind_control = out.write_frame(prefix, refs, FRAGMENT_SIZE, control, payload)
+        if behind_control == 0:
+            self.frames_sent += 1
+            return
         try:
-            out.write_term(control, refs)
-            behind_control = len(out)
-            if payload is not NO_PAYLOAD:
-                out.write_term(payload, refs)
-            size = len(out) - start - 4
-            if size > FRAGMENT_SIZE:
-                _check_frame(size)
-        except BaseException:
+            _check_frame(len(out) - start - 4)
+        except EncodeError:
             out.truncate(start)
             while len(refs) > known:
                 refs.popitem()
             raise
-        if size > FRAGMENT_SIZE or len(refs) != known:
-            self._finish(start, len(prefix), behind_control, len(refs) != known, payload is not NO_PAYLOAD)
-            return
-        out.patch_u32(start, size)
-        self.frames_sent += 1
+        self._finish(start, len(prefix), behind_control, len(refs) != known, payload is not NO_PAYLOAD)
 
     def _finish(self, start: int, prefix: int, behind_control: int, new_atoms: bool, has_payload: bool) -> None:
         """Put a frame together whose header or form is not the one expected; its terms are the end of ``_out``."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final, final
 
+from .._native import core
 from ..errors import RemoteProtocolError
 from ..etf.text import format_term
 from ..flags import DFlag
@@ -24,8 +25,6 @@ from ..terms import Atom, Pid, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from .._native import i64
 
 __all__ = [
     "ALTACT_ALIAS",
@@ -42,7 +41,6 @@ __all__ = [
     "Op",
     "check",
     "describe",
-    "fits",
     "packer",
     "without_altact",
 ]
@@ -107,9 +105,8 @@ SPAWN_LINK: Final = 1
 SPAWN_MONITOR: Final = 2
 
 #: Each kind of slot: its words for people, and its test of the slot ``{x}`` as source text, ``p`` being the peer's
-#: name.
-#: The interpreted build joins the tests of a row into one function; the compiled build has them in :func:`fits`; a
-#: unit test holds the two together.
+#: name. They are joined into one function for each row. The C core has those of the frequent kinds once more, and knows
+#: the kinds by their numbers here; a unit test holds the two together.
 _KINDS: Final[dict[str, tuple[str, str]]] = {
     "unused": ("anything", ""),
     "term": ("any term", ""),
@@ -126,23 +123,7 @@ _KINDS: Final[dict[str, tuple[str, str]]] = {
 }
 _NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(_KINDS)}
 
-# The same as native constants, in the order of _KINDS.
-_UNUSED: Final[i64] = 0
-_TERM: Final[i64] = 1
-_PID: Final[i64] = 2
-_PEER: Final[i64] = 3
-_ATOM: Final[i64] = 4
-_PROC: Final[i64] = 5
-_REF: Final[i64] = 6
-_DEST: Final[i64] = 7
-_INT: Final[i64] = 8
-_ID: Final[i64] = 9
-_ID0: Final[i64] = 10
-_MFA: Final[i64] = 11
-
 _NO_FLAGS: Final = DFlag(0)
-#: True where mypyc compiled this file. mypy and mypyc take the name itself for true and leave the other branches out.
-MYPY: Final = not __file__.endswith(".py")
 _EMPTY: Final = Atom("")
 
 
@@ -266,6 +247,12 @@ BY_OP: Final[list[Layout | None]] = [None] * 64
 for _layout in LAYOUTS:
     BY_OP[_layout.op] = _layout
 
+if core is not None:
+    core.bind(
+        layouts=[row and (row.kinds, row.has_payload, row.open_ended) for row in BY_OP],
+        no_payload=NO_PAYLOAD,
+    )
+
 
 def packer(op: Op) -> Callable[..., tuple[Any, ...]]:
     """Return what builds the control tuple of ``op`` from its slots: ``Layout.pack`` of its row."""
@@ -291,52 +278,6 @@ def without_altact(control: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return (int(Op.SEND_SENDER_TT if token else Op.SEND_SENDER), sender, to, *token)
 
 
-def fits(layout: Layout, control: tuple[Any, ...], peer: Atom | None) -> bool:
-    """Return whether ``control`` has the arity and the kinds of ``layout``: the compiled build's ``accepts``."""
-    kinds = layout.kinds
-    count: i64 = len(kinds)
-    size: i64 = len(control) - 1
-    if size != count and not (layout.open_ended and size > count):
-        return False
-    i: i64 = 0
-    while i < count:
-        kind: i64 = kinds[i]
-        i += 1
-        if kind <= _TERM:
-            continue
-        x: Any = control[i]
-        if kind == _PID:
-            if not isinstance(x, Pid):
-                return False
-        elif kind == _PEER:
-            if not isinstance(x, Pid) or not (peer is None or x.node is peer or x.node == peer):
-                return False
-        elif kind == _REF:
-            if not isinstance(x, Reference):
-                return False
-        elif kind == _ATOM:
-            if not _is_name(x):
-                return False
-        elif kind == _PROC:
-            if not (isinstance(x, Pid) or _is_name(x)):
-                return False
-        elif kind == _DEST:
-            if not (isinstance(x, (Pid, Reference)) or _is_name(x)):
-                return False
-        elif kind == _INT:
-            if type(x) is not int or x < 0:
-                return False
-        elif kind == _ID:
-            if type(x) is not int or not 0 < x < 1 << 64:
-                return False
-        elif kind == _ID0:
-            if type(x) is not int or not 0 <= x < 1 << 64:
-                return False
-        elif not _is_mfa(x):
-            return False
-    return True
-
-
 def check(control: Any, has_payload: bool, peer: Atom | None = None) -> Layout:
     """Return the row of a control tuple after looking at its operation, arity and slots.
 
@@ -353,7 +294,7 @@ def check(control: Any, has_payload: bool, peer: Atom | None = None) -> Layout:
         if type(op) is int and 0 <= op < 64:
             layout = BY_OP[op]
             if layout is not None and layout.has_payload == has_payload:
-                if fits(layout, control, peer) if MYPY else layout.accepts(control, peer):
+                if layout.accepts(control, peer):
                     return layout
     raise _misfit(control, has_payload, peer)
 

@@ -261,9 +261,9 @@ def test_a_deep_term_needs_no_big_stack() -> None:
 
 def test_the_writer_is_a_buffer() -> None:
     writer = TermWriter()
-    writer.write_u32(1)
+    writer.write(b"\0\0\0\1")
     writer.write(b"abc")
-    writer.write_u32(0xFFFFFFFF)
+    writer.write(b"\xff" * 4)
     writer.patch_u32(0, 0x80000001)
     assert len(writer) == 11
     assert writer.getvalue() == b"\x80\0\0\1abc\xff\xff\xff\xff"
