@@ -168,6 +168,31 @@ async def test_09_process_groups(example: Command, beam: Beam) -> None:
     expect(done, rf"left: <{beam.name}\.\d+\.\d+>", f"members now: {ours}")
 
 
+async def test_10_rpc(example: Command, beam: Beam) -> None:
+    async with example.started(path("10"), beam.name) as running:
+        for line in (
+            "lists:sum([1,2,3]) is 6",
+            "RemoteError: erlang:hd/1 failed on",
+            "caught ball",
+            "CallTimeout: timer:sleep/1",
+            "roots: [2.0, 3.0, 4.0]",
+            "waiting to be called",
+        ):
+            await running.out.until(line)
+        mean, sum_, undef, error = await beam.eval(
+            "Py = 'example10@127.0.0.1', [rpc:call(Py, python, mean, [[1, 2, 6]]), "
+            "rpc:call(Py, python, slow_sum, [[1, 2, 3]]), rpc:call(Py, os, getpid, []), "
+            "try erpc:call(Py, python, mean, [[]]) catch error:{exception, {Name, _}, _} -> Name end]."
+        )
+        assert (mean, sum_, error) == (3.0, 6, Atom("StatisticsError"))
+        assert undef[1][1][0] == Atom("undef")
+        await beam.eval("rpc:cast('example10@127.0.0.1', python, stop, []).")
+        done = await running.end()
+    assert done.status == 0
+    for line in (r"mean of \[1, 2, 6\]", r"sum of \[1, 2, 3\]", "stopped"):
+        assert re.search(f"^{line}$", done.out, re.MULTILINE), done.out
+
+
 def expect_the_pair(done: Finished, peer: str) -> None:
     expect(
         done,
