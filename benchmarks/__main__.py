@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run; the exit status."""
     arguments = arguments_of(argv)
     if arguments.render:
-        DOCUMENT.write_text(report.document(Run.load(FIGURES)), encoding="utf-8")
+        _write(Run.load(FIGURES))
         return 0
     ebin = built_fixtures()
     if ebin is None:
@@ -93,9 +93,16 @@ def main(argv: list[str] | None = None) -> int:
         arguments.json.write_text(json.dumps({"builds": results.builds, "rounds": results.rounds}, indent=1) + "\n")
     if arguments.write:
         run.save(FIGURES)
-        DOCUMENT.write_text(report.document(run), encoding="utf-8")
+        _write(run)
         print(f"\nwritten: {os.path.relpath(DOCUMENT)}, {os.path.relpath(FIGURES)}")
     return 0
+
+
+def _write(run: Run) -> None:
+    from benchmarks import plots  # its library is in the extra `bench` alone
+
+    DOCUMENT.write_text(report.document(run), encoding="utf-8")
+    plots.benchmarks(run)
 
 
 async def _contest(arguments: argparse.Namespace, ebin: Path) -> Results:

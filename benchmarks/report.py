@@ -223,6 +223,8 @@ million monitors is on another page: [scale.md](scale.md).
 
 ## Beside a BEAM
 
+![How many times better than a BEAM](plots/benchmarks.svg)
+
 {as_markdown(table(run, ROWS, (OURS, "mailbox")))}
 
 - W1 live is limited by the sending BEAM: when the peer empties the socket at once, that BEAM writes each message by
