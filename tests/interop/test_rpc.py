@@ -238,7 +238,8 @@ async def test_strange_requests_do_not_hang(py: Node, beam: Beam) -> None:
     assert answer[1][1][1][0] == Atom("badarg")
     # Task.Supervisor.async({MyApp.Tasks, Node}, Module, Function, Args) of Elixir begins with this call.
     tasks: Any = (Atom("Elixir.MyApp.Tasks"), py.name)
-    start_task = (Atom("start_task"), [(Atom("owner"), Atom("x")), Atom("monitor")], Atom("temporary"), 5000)
+    owner = (Atom("elixir@127.0.0.1"), Atom("owner"), Atom("owner"))
+    start_task = (Atom("start_task"), [owner, Atom("monitor")], Atom("temporary"), None)
     class_, (reason, _) = await beam.eval(source, P=tasks, Q=start_task)
     assert (class_, reason) == (Atom("exit"), Atom("noproc"))
     reason = "receive {'DOWN', M, _, _, {R, _}} -> R after 20000 -> late end"
