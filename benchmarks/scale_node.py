@@ -10,6 +10,7 @@ BEAMs run already, with the role that the part needs; some parts kill them.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from benchmarks.scale_meter import LoopMeter, Phase, resident, size_of
-from erlang_interop import Atom, EpmdAddress, InlineServer, Node, Pid, open_node, terms
+from benchmarks.scale_meter import LoopMeter, Phase, full_collection, resident, size_of
+from erlang_interop import Atom, EpmdAddress, InlineServer, Node, Pid, open_node
 from zenmon_node import Settings, ZenMonitor, open_zen_monitor
 from zenmon_node import messages as m
+from zenmon_node.build import describe_build
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -38,6 +40,9 @@ SLICE: Final = 1000
 #: Pids in one remote call.
 CHUNK: Final = 5000
 KILLED: Final = Atom("killed")
+#: Phases for which there are targets.
+COLLECTION: Final = "a full garbage collection with so many monitors in place"
+NODEDOWN: Final = "the rest of them, unthrottled"
 LIMIT_S: Final = 600.0
 #: Seconds for which a nodedown is paced as by default.
 PACED_S: Final = 1.0
@@ -151,6 +156,7 @@ class Part:
 async def local(part: Part) -> None:
     """Monitors of distinct processes of several BEAMs, made by one process."""
     zen, meter, count, killed = part.zen, part.meter, part.count, part.kills
+    show(full_collection(COLLECTION, 0))
     targets, doomed = await _spawn(part, killed)
     downs = Downs(count)
     part.node.start_inline(downs)
@@ -165,7 +171,7 @@ async def local(part: Part) -> None:
         await part.on_all(part.subscribed, part.names, part.split(count))
     subscribed.seconds += calls.seconds
     subscribed.cpu += calls.cpu
-    show(calls, subscribed)
+    show(calls, subscribed, full_collection(COLLECTION, count))
     found(bytes_per_monitor=(resident() - before) / count, of_it_tables=size_of(zen._core) / count)
 
     async def kill(name: str) -> None:
@@ -184,7 +190,7 @@ async def local(part: Part) -> None:
         await trio.sleep(PACED_S)
         paced.items = downs.count - killed
     show(paced)
-    with meter.phase("the rest of them, unthrottled", count - downs.count) as lost:
+    with meter.phase(NODEDOWN, count - downs.count) as lost:
         zen.configure(demand_amount=UNTHROTTLED.demand_amount, demand_interval=UNTHROTTLED.demand_interval)
         await part.until(lambda: downs.count >= count, "the DOWNs of the nodes")
     show(lost)
@@ -332,12 +338,13 @@ def found(**values: float | str) -> None:
 
 async def run(which: str, options: dict[str, Any]) -> None:
     """Open the node and do one part."""
-    compiled = not str(terms.__file__).endswith(".py")
     python = ".".join(map(str, sys.version_info[:2]))
-    found(build=f"Python {python}, {'compiled' if compiled else 'interpreted'}")
+    found(build=f"Python {python}, {describe_build()}")
     epmd = EpmdAddress(port=options["epmd_port"])
     async with open_node(options["name"], epmd=epmd, visible="passive") as node:
         async with open_zen_monitor(node, UNTHROTTLED) as zen:
+            gc.collect()
+            gc.freeze()  # as `zenmon-node run` does
             part = Part(node, zen, options)
             for name in part.names:
                 await zen.connect(name) if which == "local" else await node.connect(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -62,6 +63,20 @@ async def test_it_serves_zenmonitor_until_it_is_told_to_end(
     assert done.status == ExitStatus.DONE
     assert "signal=SIGTERM" in done.err
     assert done.out == ""
+
+
+async def test_the_garbage_collector_leaves_its_modules_alone(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERL_EPMD_PORT", str(epmd_port))
+    assert gc.get_freeze_count() == 0
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_service, ServiceOptions(name=SERVICE, cookie=COOKIE, embedded_epmd=True))
+            with trio.fail_after(30):
+                while not gc.get_freeze_count():  # noqa: ASYNC110 - nothing tells
+                    await trio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        gc.unfreeze()
 
 
 async def test_the_interrupt_key_ends_it_too(command: Command) -> None:
@@ -219,7 +234,9 @@ def test_the_cookie_is_in_no_repr() -> None:
     assert "geheim" not in repr(ServiceOptions(name="py@127.0.0.1", cookie="geheim"))
 
 
-async def test_it_ends_when_zenmonitor_has_stopped(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_ends_when_zenmonitor_has_stopped(
+    epmd_port: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """It would look alive otherwise, and monitor nothing."""
     opened_ones: list[ZenMonitor] = []
 
@@ -239,6 +256,7 @@ async def test_it_ends_when_zenmonitor_has_stopped(epmd_port: int, monkeypatch: 
         while (pid := node.whereis(m.PROXY)) is not None:
             node.exit(pid, Atom("kill"))
 
+    request.addfinalizer(gc.unfreeze)
     with trio.fail_after(30), pytest.RaisesGroup(ZenMonitorStopped, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_the_proxies)
