@@ -35,9 +35,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..errors import Exit
+from ..errors import EncodeError, Exit
 from ..runtime.atoms import DOWN, EXIT, NOTSUP, SHUTDOWN
-from ..runtime.inline import InlineServer
+from ..runtime.inline import InlineServer, crash_reason
 from ..terms import Atom, Pid, Reference
 from .applying import CallerGone, Outcome, applied
 from .erpc import ERPC, EXECUTE_CALL, EXECUTE_CAST, EXIT_CLASS, RETURN, THROW
@@ -158,9 +158,15 @@ class Rex(InlineServer):
                     outcome = await applied(process, *call.mfa, partial(self._while_there, call.caller))
             except trio.Cancelled:
                 if not process.alive:  # ended by an exit signal
-                    call.answer((BADRPC, (EXIT, process.exit_reason)))
+                    self._answer(call, (BADRPC, (EXIT, process.exit_reason)))
                 raise
-            call.answer(_as_rpc(outcome))
+            self._answer(call, _as_rpc(outcome))
+
+    def _answer(self, call: _Call, value: Term) -> None:
+        try:
+            call.answer(value)
+        except EncodeError as error:  # a term that the caller's node is too old for
+            call.answer((BADRPC, (EXIT, (crash_reason(error), []))))
 
     @contextmanager
     def _leading(self, process: Process, call: _Call) -> Iterator[None]:
@@ -170,7 +176,7 @@ class Rex(InlineServer):
             caller = call.caller
             proxy = self.node.start_inline(IoServer(lambda text: self.node.send(caller, (_REX_STDOUT, text))))
             process.group_leader = proxy
-        elif call.leader != USER:
+        elif type(call.leader) is Pid:
             process.group_leader = call.leader
         try:
             yield

@@ -79,12 +79,34 @@ async def test_what_is_printed_goes_to_the_caller(me: Process, two: Node) -> Non
     assert await me.receive(timeout=LIMIT_S) == (REX, Atom("printed"))
 
 
-async def test_a_cast(me: Process, two: Node) -> None:
+async def test_an_exit_reason_that_is_no_term(me: Process, two: Node) -> None:
+    async def ends(process: Process) -> None:
+        process.exit(process.pid, {1, 2})
+        await trio.sleep_forever()
+
+    two.expose("here", {"ends": ends}, with_process=True)
+    request: Term = (CALL, Atom("here"), Atom("ends"), [], USER)
+    (badrpc, (_, ((name, text), _))) = await gen.call(me, (REX, two.name), request)
+    assert (badrpc, name) == (BADRPC, Atom("EncodeError"))
+    assert b"set" in text
+
+
+async def test_casts(me: Process, two: Node) -> None:
+    leaders: list[object] = []
     done = trio.Event()
-    two.expose("here", {"done": done.set})
-    gen.cast(me, (REX, two.name), (Atom("cast"), Atom("here"), Atom("done"), [], USER))
+
+    async def leader(process: Process) -> None:
+        leaders.append(process.group_leader)
+        if len(leaders) == 3:
+            done.set()
+
+    two.expose("here", {"leader": leader}, with_process=True)
+    for given in (USER, me.pid, Atom("send_stdout_to_caller"), Atom("wrong")):
+        gen.cast(me, (REX, two.name), (Atom("cast"), Atom("here"), Atom("leader"), [], given))
     with trio.fail_after(LIMIT_S):
         await done.wait()
+    user = two.whereis("user")
+    assert sorted(map(str, leaders)) == sorted(map(str, (user, me.pid, user)))
 
 
 async def test_a_slow_call_holds_up_nobody(me: Process, two: Node, one_node: Node) -> None:
