@@ -161,6 +161,16 @@ scale: fixtures
 	$(INSTALLED) $(PY) -m benchmarks.scale --otp $(firstword $(RELEASES)) --monitors $(MONITORS) --nodes $(NODES) \
 		$(if $(WRITE),--write) $(SCALE_ARGS)
 
+# Both wheels into dist/, compiled for this platform and pure for any. Each is installed into a fresh environment, and two
+# nodes of it talk to each other.
+.PHONY: wheel
+wheel: $(STAMPS)/venv
+	rm -f dist/zenmon_node-*.whl
+	ZENMON_COMPILE=0 $(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PY) tools/check_wheel.py dist/zenmon_node-*-none-any.whl interpreted
+	ZENMON_COMPILE=1 $(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PY) tools/check_wheel.py dist/zenmon_node-*-cp*.whl compiled
+
 .PHONY: clean
 clean:
 	rm -rf $(VENV) build dist rebar_fixtures/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
