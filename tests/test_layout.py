@@ -20,6 +20,7 @@ ELSEWHERE = {
     # names alone, without a rule of their own: wrong ones fail where they are used
     "erlang_interop/_native.py": "unit/test_terms.py",
     "zenmon_node/counters.py": "unit/zenmon/test_app.py",
+    "zenmon_node/status.py": "unit/zenmon/test_app.py",
     "erlang_interop/runtime/atoms.py": "unit/runtime/test_process.py",
     # parts of a module that is one to its users
     "erlang_interop/_identifiers.py": "unit/test_terms.py",

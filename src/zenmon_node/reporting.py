@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from erlang_interop import NodeEvent
     from erlang_interop.terms import Atom
 
-    from .app import Statistics, ZenMonitor
+    from .app import ZenMonitor
     from .config import Settings
     from .local.api import CachedCompatibility
+    from .status import Statistics
 
 log = get_logger("zenmon_node")
 

@@ -15,7 +15,7 @@ from ..local.api import Cached, CachedCompatibility
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..app import Remote
+    from ..status import Remote
 
 #: Seconds over which a rate is taken.
 WINDOW: Final = 3.0

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from erlang_interop import Node, NodeEvent, Pid, Process, Reference, Term
 
-    from ..app import Remote, ZenMonitor
+    from ..app import ZenMonitor
+    from ..status import Remote
     from .peers import Peer
 
 #: Seconds after which something is wrong: the tour takes a third of it.

@@ -139,7 +139,10 @@ class ConnectorCore:
             if self._names.may_be_bound(target, subscribed=target in self._monitors.names):
                 return self._names.add(target, ref) and self.waiting_instructions == 1
             self._names.subscribed(target)
-        return self._monitors.add(target, ref) and self._instruct(m.SUBSCRIBE, target)
+        if not self._monitors.add(target, ref):
+            return False
+        self._counters.enqueued_subscribes += 1
+        return self._instruct(m.SUBSCRIBE, target)
 
     def demonitor(self, target: Target, ref: Reference) -> bool:
         """Remove a monitor if it is there; with the last one of a target its subscription is withdrawn.
@@ -153,13 +156,10 @@ class ConnectorCore:
             return False
         if type(target) is tuple:
             self._names.unsubscribed(target)
+        self._counters.enqueued_unsubscribes += 1
         return self._instruct(m.UNSUBSCRIBE, target)
 
     def _instruct(self, op: Atom, target: Target) -> bool:
-        if op is m.SUBSCRIBE:
-            self._counters.enqueued_subscribes += 1
-        else:
-            self._counters.enqueued_unsubscribes += 1
         self._instructions.append((op, target))
         return len(self._instructions) == 1
 
@@ -400,6 +400,7 @@ class ConnectorCore:
                 self.monitor(target, ref)
         for target in before:
             if target not in monitors.pids and target not in monitors.names:
+                self._counters.enqueued_unsubscribes += 1
                 self._instruct(m.UNSUBSCRIBE, target)
         self._act(self.proxy.mend(now))
 

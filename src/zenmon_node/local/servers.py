@@ -189,7 +189,12 @@ class Local(SweepingServer):
         settled: Called when the question whether a node is compatible is decided.
         subscriber_gone: Called when a process that had monitors has died.
         verdict_changed: Called when something else is known of a remote node than before; no handler runs meanwhile.
+
+    Attributes:
+        make_ref: Makes a new reference.
     """
+
+    make_ref: Callable[[], Reference]
 
     def __init__(
         self,
@@ -212,6 +217,7 @@ class Local(SweepingServer):
     def started(self) -> None:
         """Take the core over."""
         self.process.trap_exit = True
+        self.make_ref = self.process.make_ref
         self.core.port = self
         pid = self.process.pid
         # As messages to itself, so that they are handled like all others.
@@ -301,10 +307,6 @@ class Local(SweepingServer):
             self.wake_at(self.now())
 
     # -- LocalPort
-
-    def make_ref(self) -> Reference:
-        """A new reference."""
-        return self.process.make_ref()
 
     def watch(self, subscriber: Pid) -> None:
         """Monitor a subscriber natively."""

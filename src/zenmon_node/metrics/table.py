@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from erlang_interop.runtime.distribution import ConnectionInfo
 
-    from ..app import Remote, Statistics, ZenMonitor
+    from ..app import ZenMonitor
     from ..counters import Counters
+    from ..status import Remote, Statistics
 
 #: The values of a metric by those of its labels; one without labels has the value of ``()``.
 Values: TypeAlias = Mapping[tuple[str, ...], int]
