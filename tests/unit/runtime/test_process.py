@@ -1,5 +1,7 @@
 """Processes of one node with each other: the rules of the ERTS manual's chapter "Processes"."""
 
+from collections import deque
+
 import pytest
 import trio
 import trio.testing
@@ -35,6 +37,21 @@ async def test_messages_between_processes_keep_their_order(node: Node) -> None:
 
         node.spawn(sender)
         assert [await me.receive(timeout=5) for _ in range(1000)] == list(range(1000))
+
+
+@pytest.mark.parametrize("token", [None, (1, 7, 0, Pid(Atom("t@h"), 1, 0, 1), 0)], ids=["untraced", "traced"])
+async def test_what_is_sent_in_one_loop_comes_in_its_order(
+    node: Node, token: tuple[int, int, int, Pid, int] | None
+) -> None:
+    async with node.open_process() as me, node.open_process() as one, node.open_process() as other:
+        async with node.open_process() as gone:
+            pass
+        me.set_trace_token(token)
+        messages = deque([(one.pid, 1), (gone.pid, 2), (other.pid, 3), (one.pid, 4)])
+        me.send_local(messages)
+        assert not messages
+        assert [one.receive_nowait(), one.receive_nowait(), other.receive_nowait()] == [1, 4, 3]
+        assert (one.trace_token is None) == (token is None)
 
 
 async def test_a_receive_with_a_time_limit(node: Node) -> None:
