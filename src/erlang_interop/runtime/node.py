@@ -24,7 +24,6 @@ from .epmd import EpmdAddress
 from .handshakes import MAX_HANDSHAKES
 from .inline import InlineProcess, InlineServer, crash_reason
 from .node_connections import NodeConnections
-from .peer import FlushAtEndOfPass
 from .presence import Presence
 from .process import Destination, LocalProcess, Process
 from .signals import atom_of
@@ -47,6 +46,24 @@ log = logging.getLogger("erlang_interop.node")
 LOOK_UP_SHARE: Final = 0.75
 #: Seconds that leaving the node waits for what its peers have not taken yet.
 CLOSE_TIME: Final = 2.0
+
+
+class _FlushAtEndOfPass(trio.abc.Instrument):
+    """Offers every socket what was put for it in this pass of the loop, before the loop waits.
+
+    The alternative, a writer task that is woken for each burst, costs a task switch where this costs a call.
+    """
+
+    def __init__(self, dirty: list[Peer]) -> None:
+        self._dirty = dirty
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Trio's hook: the pass is over."""
+        if self._dirty:
+            peers = self._dirty[:]
+            self._dirty.clear()
+            for peer in peers:
+                peer.flush()
 
 
 class Node(NodeConnections):
@@ -129,7 +146,7 @@ class Node(NodeConnections):
         if self._tasks is not None:
             raise LocalProtocolError("a node runs once; make a new one")
         outcome: BaseException | None = None
-        instrument = FlushAtEndOfPass(self._dirty)
+        instrument = _FlushAtEndOfPass(self._dirty)
         trio.lowlevel.add_instrument(instrument)
         try:
             async with trio.open_nursery() as tasks:

@@ -2,7 +2,7 @@
 
 A :class:`Peer` exists from the first signal meant for a node: while it is dialled its signals wait in a queue; once up
 they become frames in the wire's out-buffer. That buffer is tried at the end of each pass of the loop without a task
-switch (``flush``); the writer task only finishes what the socket did not take.
+switch (``flush``); the writer task only finishes what the socket did not take. Compiled.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ BUSY_LIMIT: Final = 1024 * 1024
 FLUSH_AT: Final = 64 * 1024
 #: Signals that may wait for a node that is still being dialled before senders are parked.
 PENDING_LIMIT: Final = 1000
+
+_NOTHING: Final = memoryview(b"")
 
 #: An iterator that has ended: awaiting it returns at once.
 _DONE: Final = cast("Generator[Any, Any, None]", iter(()))
@@ -144,7 +146,8 @@ class Peer:
         self.node_monitors: dict[Pid, int] = {}
         self._queue: list[tuple[tuple[Any, ...], Any]] = []
         self._queued_bytes = 0
-        self._tail = memoryview(b"")
+        #: The rest of what was offered to the socket last.
+        self._tail = _NOTHING
         self._dirty = dirty
         self._is_dirty = False
         self._old_forms = False
@@ -218,21 +221,21 @@ class Peer:
         if wire is None or stream is None or len(self._tail):
             return
         if wire.pending:
-            self._tail = memoryview(wire.data_to_send())
-            self._send_tail(stream)
+            self._send(stream, wire.data_to_send())
             if len(self._tail) and self._token is not None:
                 # From outside a task step (the end of a pass) only this wakes the loop as well as the writer.
                 self._token.run_sync_soon(self._unsent.set, idempotent=True)
 
-    def _send_tail(self, stream: Stream) -> None:
+    def _send(self, stream: Stream, data: bytes | memoryview) -> None:
+        """Offer ``data`` to the socket; what it does not take is the tail then."""
         try:
-            sent = stream.send_nowait(self._tail)
+            sent = stream.send_nowait(data)
         except OSError:
             # The reader sees the end of the connection and says why; bytes for a dead peer are nobody's.
-            self._tail = memoryview(b"")
+            self._tail = _NOTHING
             stream.abort()
             return
-        self._tail = self._tail[sent:]
+        self._tail = _NOTHING if sent == len(data) else memoryview(data)[sent:]
 
     async def write(self) -> None:
         """The writer task: runs for the life of the connection, busy only while the socket is full."""
@@ -246,7 +249,7 @@ class Peer:
                 if not len(self._tail):
                     self._tail = memoryview(wire.data_to_send())
                 await stream.wait_writable()
-                self._send_tail(stream)
+                self._send(stream, self._tail)
                 if not self.busy:
                     self._waiting.unpark_all()
             self._drained.set()
@@ -330,27 +333,9 @@ class Peer:
         """The connection (or the attempt) is over. What it owed is handed out by the router."""
         self.state = PeerState.DOWN
         self.wire = None
-        self._tail = memoryview(b"")
+        self._tail = _NOTHING
         self._queue, self._queued_bytes = [], 0
         self._drained.set()
         self._waiting.unpark_all()
         if self.stream is not None:
             self.stream.close()
-
-
-class FlushAtEndOfPass(trio.abc.Instrument):
-    """Offers every socket what was put for it in this pass of the loop, before the loop waits.
-
-    The alternative, a writer task that is woken for each burst, costs a task switch where this costs a call.
-    """
-
-    def __init__(self, dirty: list[Peer]) -> None:
-        self._dirty = dirty
-
-    def before_io_wait(self, timeout: float) -> None:
-        """Trio's hook: the pass is over."""
-        if self._dirty:
-            peers = self._dirty[:]
-            self._dirty.clear()
-            for peer in peers:
-                peer.flush()

@@ -193,7 +193,7 @@ class TlsStream(Stream):
 
     # -- writing
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """See ``Stream``. What it does not take must be offered again, the same bytes first: some are under way."""
         if len(self._cipher) and not self._flush():
             return 0

@@ -45,16 +45,16 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             return None
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """Bytes that the socket took, possibly none. Raises OSError."""
         try:
             return self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
 
-    async def wait_readable(self) -> None:
-        """Return when there is something to read, or the end."""
-        await trio.lowlevel.wait_readable(self._socket)
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait until there is something to read, or the end. Trio's own coroutine: each around it costs a call."""
+        return trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC105 - whoever calls this awaits it
 
     async def wait_writable(self) -> None:
         """Return when the socket takes data again."""

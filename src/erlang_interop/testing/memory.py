@@ -87,7 +87,7 @@ class Pipe:
 
     # -- what its two ends do with it
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Take what there is room for. Raises BrokenPipeError when nobody will read it."""
         if self._reader_gone or self._ended or self._end_under_way:
             raise BrokenPipeError("the connection is closed")
@@ -218,7 +218,7 @@ class MemoryStream(Stream):
         """See Stream."""
         return self._incoming.read_into(buffer)
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """See Stream."""
         return self._outgoing.write(data)
 
