@@ -631,8 +631,10 @@ static PyObject *decode_rare(Reader *r, const uint8_t *tag, int depth) {
     return term;
 }
 
-static inline int is_tracked(PyObject *object) {
-    return PyType_IS_GC(Py_TYPE(object)) && PyObject_GC_IsTracked(object);
+/* Whether a cycle could ever go through `object`. A dict that is not tracked yet will be once it holds a container; only
+ * a tuple stays as it is. */
+static inline int may_be_tracked(PyObject *object) {
+    return PyType_IS_GC(Py_TYPE(object)) && (!PyTuple_CheckExact(object) || PyObject_GC_IsTracked(object));
 }
 
 /* Take `parts` into account that will follow; each takes a byte at least. Whatever is allocated for them is therefore
@@ -655,7 +657,7 @@ static PyObject *decode_tuple(Reader *r, uint32_t arity, int depth) {
             Py_DECREF(tuple);
             return NULL;
         }
-        tracked |= is_tracked(part);
+        tracked |= may_be_tracked(part);
         PyTuple_SET_ITEM(tuple, i, part);
     }
     if (!tracked) PyObject_GC_UnTrack(tuple); /* no cycle can ever go through it */
@@ -975,7 +977,7 @@ static PyObject *decode_signal(Reader *r, Atom *peer, int depth) {
         payload = PyTuple_GET_ITEM(layout, 1) == Py_True ? decode_term(r, depth) : Py_NewRef(no_payload);
         if (payload != NULL && r->at == r->end) signal = PyTuple_Pack(2, control, payload);
     }
-    if (signal != NULL && !is_tracked(control) && !is_tracked(payload)) PyObject_GC_UnTrack(signal);
+    if (signal != NULL && !may_be_tracked(control) && !may_be_tracked(payload)) PyObject_GC_UnTrack(signal);
     Py_XDECREF(control);
     Py_XDECREF(payload);
     return signal;
@@ -1088,6 +1090,7 @@ static inline uint8_t *reserve(TermWriter *self, Py_ssize_t size) {
 }
 
 static int put_bytes(TermWriter *self, const void *bytes, Py_ssize_t size) {
+    if (size == 0) return DONE; /* there may be no buffer yet */
     uint8_t *place = reserve(self, size);
     if (place == NULL) return FAILED;
     memcpy(place, bytes, (size_t)size);
@@ -1107,6 +1110,7 @@ static inline int put_head(TermWriter *self, uint8_t tag, uint32_t size) {
 /* Let Python write a term of a seldom type, or say what is wrong with it. */
 static int put_rare(Writing *w, PyObject *term, int depth) {
     PyObject *part = PyObject_CallFunction(encode_part, "OOi", term, w->refs == NULL ? Py_None : w->refs, depth);
+    memset(w->memo, 0, sizeof w->memo); /* code of a subclass may have let go of an atom that is in there */
     if (part == NULL) return FAILED;
     int result = part == Py_None ? TOO_DEEP : FAILED;
     if (PyBytes_Check(part)) result = put_bytes(w->writer, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part));
