@@ -21,7 +21,7 @@ RELEASES := $(subst $(comma), ,$(OTP))
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMPS := $(VENV)/.make
-SOURCES := pyproject.toml hatch_build.py $(shell find src -name '*.py' -o -name py.typed)
+SOURCES := pyproject.toml hatch_build.py $(shell find src -name '*.py' -o -name '*.c' -o -name py.typed)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # The two builds under test: the source tree, interpreted, and what is installed, compiled where there is a compiler.
 PURE := PYTHONPATH=src ZENMON_BUILD=pure
@@ -121,6 +121,11 @@ soak: fixtures
 	@echo "seed $(SEED)"
 	$(INSTALLED) $(PYTEST) -rP $(PYTEST_ARGS) tests/interop/test_zenmon_soak.py --soak-seconds $(SECONDS) \
 		$(if $(SCRIPT),--soak-script $(SCRIPT),--soak-seed $(SEED))
+
+# The C core under AddressSanitizer against its reference in Python, for so many seconds; SEED=7 plays that seed again.
+.PHONY: fuzz
+fuzz: $(STAMPS)/tests
+	ZENMON_FUZZ_SECONDS=$(SECONDS) ZENMON_FUZZ_SEED=$(SEED) $(PURE) $(PY) -m pytest -rP $(PYTEST_ARGS) tests/unit/test_core.py
 
 # Golden terms are made by each OTP's own term_to_binary, and committed.
 golden: fixtures

@@ -48,7 +48,7 @@ def mirror_of(module: Path) -> Path:
 
 
 # __init__.py only re-exports, and __main__.py only calls.
-MODULES = sorted(path for path in SOURCES.rglob("*.py") if not path.stem.startswith("__"))
+MODULES = sorted(path for kind in ("*.py", "*.c") for path in SOURCES.rglob(kind) if not path.stem.startswith("__"))
 UNIT_TESTS = sorted((TESTS / "unit").rglob("test_*.py"))
 
 

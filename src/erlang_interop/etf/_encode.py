@@ -369,6 +369,7 @@ def _write_deep(term: Any, refs: dict[bytes, int] | None, max_depth: int, no_rec
 
 if core is not None:
     core.bind(encode_part=_write_part, encode_deep=_write_deep, atom_true=_TRUE, atom_false=_FALSE, atom_nil=_NIL)
+    TermWriterInterpreted = TermWriter  # for the tests, which compare the two
     if not TYPE_CHECKING:
         TermWriter = core.TermWriter
 
