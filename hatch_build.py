@@ -26,8 +26,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-REQUIREMENTS = ["mypy==2.4.1", "setuptools>=68"]
-"""What compiling needs; the same mypy that checks the types (the ``test`` extra)."""
+REQUIREMENTS = ["mypy==2.4.1", "setuptools>=68", "trio>=0.27"]
+"""What compiling needs; the same mypy that checks the types (the ``test`` extra), and what compiled modules import."""
 
 RUNTIME_REQUIREMENTS = ["librt>=0.16"]
 """What compiled modules import: mypyc's runtime library, small and in C. Not older than what mypy itself asks for."""
