@@ -131,8 +131,8 @@ def by_table(lines: list[Line]) -> dict[str, list[Line]]:
 def document(lines: list[Line], build: str) -> str:
     """The text of ``docs/growth.md``."""
     tables = "\n".join(f"## {title}\n\n{as_markdown(table(own))}\n" for title, own in by_table(lines).items())
-    more = [f"*{line.name}* ({line.table}) {line.own_growth:.1f}" for line in lines if line.own_growth > FLAT]
-    steep = "; ".join(more) if more else "none"
+    more = [f"- {line.table}: *{line.name}*, {line.own_growth:.1f}" for line in lines if line.own_growth > FLAT]
+    steep = "\n".join(more) if more else "- nothing."
     return f"""# What more of everything costs
 
 Written by `make growth WRITE=1` ({build}, {os.cpu_count()} processors). The cost of a message must not depend on how
@@ -144,8 +144,11 @@ of that figure, and *without* the growth of the rest. Processor time, medians; e
 
 ![growth of the cost of entries](plots/growth-items.svg)
 
-Nothing here is quadratic: that would show as a growth of 100. Above {FLAT} without the garbage collector: {steep}.
-What makes these grow:
+Quadratic would show as a growth of 100. What grows by more than {FLAT}, the garbage collector left out:
+
+{steep}
+
+What makes it grow:
 
 - *Caches of the processor.* A thousand entries fit into them, a hundred thousand do not, and what is in none costs some
   hundred nanoseconds each time. The lines that begin with "always the same" show it: with as many processes, of which

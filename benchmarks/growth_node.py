@@ -101,9 +101,8 @@ class Bench:
 
     def close(self) -> None:
         """End the other end."""
-        assert self._feeder.stdin is not None
-        self._feeder.stdin.close()
-        self._feeder.wait()
+        with self._feeder:  # which closes its pipes, and waits for it
+            pass
 
     def tell(self, *command: Any) -> None:
         """Have the other end do something. The loop stands still until that is done."""

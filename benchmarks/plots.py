@@ -90,7 +90,7 @@ def _curves(lines: Sequence[Line], path: Path, what: str) -> Path:
         first = next(other for other in lines if other.table == line.table)
         own = [cost / line.cost[0] for cost in line.cost]
         label = line.table if line is first else None
-        axes.plot(line.sizes, own, marker=".", linewidth=1, color=colours[number % len(colours)], label=label)
+        axes.plot(line.sizes, own, linewidth=1, color=colours[number % len(colours)], label=label)
     axes.set_xscale("log")
     axes.set_ylim(0, max(3.0, *(line.growth * 1.05 for line in lines)) if lines else 3.0)
     axes.set_xlabel(f"number of {what}")

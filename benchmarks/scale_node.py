@@ -343,6 +343,8 @@ async def run(which: str, options: dict[str, Any]) -> None:
     epmd = EpmdAddress(port=options["epmd_port"])
     async with open_node(options["name"], epmd=epmd, visible="passive") as node:
         async with open_zen_monitor(node, UNTHROTTLED) as zen:
+            if which == "local":
+                show(full_collection("a full garbage collection of a program that has just started", 0))
             gc.collect()
             gc.freeze()  # as `zenmon-node run` does
             part = Part(node, zen, options)

@@ -46,8 +46,13 @@ def ping(program: str, folder: str, environment: dict[str, str]) -> int:
     with subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE) as node:
         try:
             assert node.stderr is not None
-            if not any("running" in line for line in node.stderr):
-                print("the node has ended", file=sys.stderr)
+            said = []
+            for line in node.stderr:
+                said.append(line)
+                if "running" in line:
+                    break
+            else:
+                print("the node has ended:", *said, file=sys.stderr)
                 return 1
             pinged = subprocess.run([program, "ping", name], cwd=folder, env=environment, timeout=LIMIT_S, check=False)
             return pinged.returncode
