@@ -135,6 +135,7 @@ def check_encoding(term: Any, numbers: random.Random) -> None:
     for writer in (OURS, REFERENCE):
         writer.truncate(0)
         known = {Atom("ok").wire: 0, NODE.wire: 1}
+        result: int | str
         try:
             result = writer.write_frame(b"\0\0\0\0\x83D", known, 100, (Atom("ok"), PID), term)
         except EncodeError as error:

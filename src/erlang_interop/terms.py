@@ -19,9 +19,10 @@ native record          :class:`Record`                      OTP 29
 
 Wire forms: *External Term Format* of the manual; :mod:`erlang_interop.etf` reads and writes them.
 
-Compiled by mypyc: classes whose parts can form no cycle are marked ``acyclic``, which keeps them out of the garbage
-collector's lists. A million monitors then cost a full collection one millisecond instead of 0.2 to 0.5 seconds. The
-attributes are ``Final``: mypy refuses an assignment everywhere, the compiled classes at run time too.
+Atom, Pid, Port and Reference are types of the C core where it was built; mypyc compiles the classes here, and those
+whose parts can form no cycle are marked ``acyclic``. Both keeps them out of the garbage collector's lists: a million
+monitors then cost a full collection one millisecond instead of 0.2 to 0.5 seconds. The attributes are ``Final``: mypy
+refuses an assignment everywhere, the compiled classes at run time too.
 """
 
 from __future__ import annotations
