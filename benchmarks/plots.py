@@ -53,7 +53,7 @@ def benchmarks(run: Run, folder: Path = FOLDER) -> list[Path]:
         [f"{row.label} {row.title}" for row in rows],
     )
     axes.invert_yaxis()
-    axes.set_xlabel("times better than a BEAM in the same run (of times and memory: how many times less)")
+    axes.set_xlabel("how many times better than a BEAM in the same run\n(of times and memory: how many times less)")
     axes.legend(loc="best")
     return [_save(figure, folder / "benchmarks.svg")]
 

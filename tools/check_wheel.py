@@ -28,8 +28,9 @@ def main(wheel: str, build: str) -> int:
         pip = [f"{folder}/bin/pip", "install", "--quiet", "--disable-pip-version-check", str(Path(wheel).resolve())]
         subprocess.run(pip, check=True)
         program = f"{folder}/bin/zenmon-node"
-        # Away from the source tree, and without what may point to it.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ERL_"))}
+        # Away from the source tree, and without what may point to it, or sets anything.
+        ours = ("PYTHON", "ERL_", "ZENMON_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         environment |= {"ZENMON_COOKIE": secrets.token_hex(8), "ERL_EPMD_PORT": str(free_port())}
         said = subprocess.run([program, "--version"], cwd=folder, text=True, stdout=subprocess.PIPE, check=True).stdout
         print(f"{Path(wheel).name}: {said.strip()}", flush=True)
