@@ -142,13 +142,13 @@ class Run:
 
     def dies(self, target: Target) -> None:
         self.port.dead.add(target)
-        if isinstance(target, Pid):
-            self.port.processes.dead.add(target)
         self.port.inbox.extend(self.port.down(target, Atom("died")))
 
     def lives_again(self, target: Target) -> None:
         self.port.dead.discard(target)
-        self.port.processes.dead.discard(target)
+        if isinstance(target, Pid):
+            self.port.processes.dead.discard(target)
+            self.port.processes.start(target)
 
     def subscriber_ends(self, subscriber: Pid) -> None:
         """Its subscriptions are nobody's any more, and nobody gets their certificates."""

@@ -44,17 +44,20 @@ class FakeProcess:
 
 
 class FakeProcesses(dict[Pid, Any]):
-    """The processes of a node: whoever is asked for lives, but for the dead."""
+    """The processes of a node that live; to begin with, those with small numbers."""
 
     def __init__(self) -> None:
         self.dead: set[Pid] = set()
+        self.start(*map(pid, range(60)))
 
-    def get(self, pid: Pid, default: Any = None) -> Any:
-        if pid in self.dead:
-            return default
-        return self.setdefault(pid, FakeProcess(pid))
+    def start(self, *pids: Pid) -> None:
+        """Let them live, but for the dead."""
+        for one in pids:
+            if one not in self.dead:
+                self.setdefault(one, FakeProcess(one))
 
     def dies(self, observer: Observer, pid: Pid, reason: Term) -> None:
+        self.dead.add(pid)
         process = self.pop(pid, None)
         if process is not None and process.watchers.pop(observer.pid) is not None:
             observer.ended(pid, reason)

@@ -118,7 +118,8 @@ def test_the_tables_of_the_proxy() -> None:
     port = FakeProxyPort()
     core = ProxyCore(HERE, port, port.observer, Settings())
     core.slice_size = 10_000
-    targets: list[m.Target] = [pid(number) for number in range(9_000)]
+    targets = [pid(number) for number in range(9_000)]
+    port.processes.start(*targets)
     core.handle(m.process_cast(pid(1, THERE), [(m.SUBSCRIBE, target) for target in targets]))
     core.handle(m.process_cast(pid(1, THERE), [(m.UNSUBSCRIBE, target) for target in targets[10:]]))
     before = size(core.tables._subscriptions)

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from structlog.testing import capture_logs
 
-from erlang_interop.terms import Atom, ImproperList, Term
+from erlang_interop.terms import Atom, ImproperList, Pid, Term
 from tests.unit.zenmon.ports import HERE, THERE, FakeProxyPort, pid, ref
 from zenmon_node import messages as m
 from zenmon_node.config import Settings
@@ -18,7 +18,6 @@ from zenmon_node.proxy.core import ProxyCore
 from zenmon_node.truncator import TRUNCATED
 
 if TYPE_CHECKING:
-    from erlang_interop.terms import Pid
     from zenmon_node.messages import Instruction, Target
 
 A, B = pid(1, THERE), pid(2, Atom("other@host"))
@@ -40,6 +39,7 @@ class Bench:
         self.core.handle((m.GEN_CAST, (m.PROCESS, subscriber, list(instructions))))
 
     def subscribe(self, subscriber: Term, *targets: Target) -> None:
+        self.port.processes.start(*[target for target in targets if isinstance(target, Pid)])
         self.cast(subscriber, *[(m.SUBSCRIBE, target) for target in targets])
 
     def unsubscribe(self, subscriber: Term, *targets: Target) -> None:
@@ -366,7 +366,7 @@ def test_deaths_that_wait_outlive_an_exception_and_keep_their_reasons(bench: Ben
 
 
 def test_a_dead_pid_asked_for_twice_in_one_cast_is_certified_once(bench: Bench) -> None:
-    bench.port.processes.dead.add(T1)
+    bench.port.down(T1, DIED)
     bench.cast(A, (m.SUBSCRIBE, T1), (m.UNSUBSCRIBE, T1), (m.SUBSCRIBE, T1))
     assert bench.summaries() == [(A, [(T1, m.NOPROC)])]
     bench.subscribe(A, T1)
