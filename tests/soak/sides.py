@@ -39,6 +39,8 @@ class Seen:
     """Subscribers and targets in the table of its Proxy."""
     connectors: dict[Atom, Pid] = field(default_factory=dict)
     """Its Connectors, by the node they are for."""
+    natives: set[tuple[Pid, Term]] = field(default_factory=set)
+    """Connectors and names that they watch natively, and perhaps by no subscription."""
     busy: str = ""
     """What it has not finished."""
 
@@ -154,6 +156,11 @@ class OurSide:
                 for target in rows
             },
             connectors={node: server.process.pid for node, server in self.zen._local._servers.items()},
+            natives={
+                (server.process.pid, name)
+                for server in self.zen._local._servers.values()
+                for name in server.core._names.targets()
+            },
             busy=f"{now}" if now.waiting_instructions or now.waiting_certificates or now.waiting_downs else "",
         )
 

@@ -375,9 +375,10 @@ class World:
             row = (connector, self.ledger.object_of(monitor.target))
             expected[there][row] = origin
         current = {pid for one in seen.values() for pid in one.connectors.values()}
+        natives = {row for one in seen.values() for row in one.natives}
         for there, rows in expected.items():
             actual = seen[there].rows
-            for row in rows.keys() - actual:
+            for row in rows.keys() - actual - natives:
                 return f"{there} has no subscription of {rows[row]} to {row[1]}"
             left = {row for row in actual - rows.keys() if not self._tolerates(there, row, current)}
             if left:
