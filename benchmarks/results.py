@@ -34,8 +34,8 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self | None:
-        """The spread of ``values``; None where there are none."""
-        return cls(median(values), min(values), max(values)) if values else None
+        """The spread of ``values``, to five significant digits; None where there are none."""
+        return cls(*(float(f"{of(values):.5g}") for of in (median, min, max))) if values else None
 
 
 @dataclass(frozen=True)
