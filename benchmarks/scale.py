@@ -246,7 +246,7 @@ have fired exactly once in the end and every table must be empty, or the run fai
   million processes of its own. A program with very many long-lived processes calls `gc.freeze()` once they are started.
 - **A mailbox that nobody empties** is looked at by the garbage collector, too: take messages as they come.
 - **One thread** does everything, so *CPU µs each* is the bound of the rate. Much of it is the runtime, which is not
-  compiled: setting a native monitor, ending a process, handing a message to an inline server.
+  compiled: ending a process, handing a message to an inline server.
 - **What the program consists of**, its modules and those of its libraries, would take the garbage collector 6 to 20 ms
   more. `zenmon-node run` and the node measured here have it looked at no more (`gc.freeze()`) once they have started.
 """
