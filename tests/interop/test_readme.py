@@ -76,6 +76,17 @@ async def test_the_programs_about_processes(beam: Beam, epmd: Epmd, cookie: str,
         assert sorted(done.out.splitlines()) == sorted(re.findall(r"# prints (.*)$", program, re.MULTILINE))
 
 
+async def test_the_program_about_rpc(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
+    python = Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
+    program = blocks(PROJECT / "docs" / "rpc.md", "python")[0]
+    done = await python("-c", program.replace("beam@127.0.0.1", beam.name))
+    assert (done.status, done.err) == (0, "")
+    six, bad_rpc, remote_error = done.out.splitlines()
+    assert six == "6"
+    assert "badarg" in bad_rpc
+    assert "badarg" in remote_error
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
