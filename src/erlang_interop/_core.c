@@ -595,6 +595,12 @@ static PyObject *decode_atom(Reader *r, size_t size) {
     return Py_NewRef(known_atoms[slot].value);
 }
 
+static int is_ascii(const uint8_t *text, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        if (text[i] > 127) return 0;
+    return 1;
+}
+
 /* Return the node of an identifier at r->at, and step over it; NULL unless it is an Atom in one of the usual forms. */
 static PyObject *decode_node(Reader *r) {
     PyObject *node = NULL;
@@ -606,6 +612,12 @@ static PyObject *decode_node(Reader *r) {
     } else if (has(r, 2) && r->at[0] == TAG_SMALL_ATOM_UTF8) {
         r->at += 2;
         node = decode_atom(r, r->at[-1]);
+    } else if (has(r, 3) && r->at[0] == TAG_ATOM) { /* as term_to_binary of OTP 25 writes it, in Latin-1 */
+        uint16_t size = read_u16(r->at + 1);
+        if (has(r, 3 + (size_t)size) && is_ascii(r->at + 3, size)) {
+            r->at += 3;
+            node = decode_atom(r, size);
+        }
     }
     if (node != NULL && !ATOM_CHECK(node)) /* a node called true */
         Py_CLEAR(node);
@@ -759,12 +771,6 @@ static PyObject *decode_big(const uint8_t *bytes, uint8_t size, int negative) {
     for (uint8_t i = 0; i < size; i++) value |= (uint64_t)bytes[i] << (8 * i);
     if (!negative) return PyLong_FromUnsignedLongLong(value);
     return value <= INT64_MAX ? PyLong_FromLongLong(-(int64_t)value) : NULL;
-}
-
-static int is_ascii(const uint8_t *text, size_t size) {
-    for (size_t i = 0; i < size; i++)
-        if (text[i] > 127) return 0;
-    return 1;
 }
 
 /* Decode the term at r->at, and step over it. What breaks out of the switch is left to Python. The tests of what a
