@@ -215,7 +215,8 @@ Peers: {builds}.
 ## Targets
 
 Of this node as it is installed, with an inline server. How long the garbage collector and the event loop take with a
-million monitors is on another page: [scale.md](scale.md).
+million monitors is on a page of its own, [scale.md](scale.md), and so is what more of everything costs:
+[growth.md](growth.md).
 
 {as_markdown(target_table(run))}
 
