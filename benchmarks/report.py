@@ -207,6 +207,10 @@ Medians of {run.rounds} rounds. **Compare the ratios**: they are formed within a
 brackets. The figures themselves belong to the machine of the day. For rates a ratio above 1 is better than a BEAM, for
 times and memory one below 1. All figures are in [benchmarks.json](benchmarks.json) too.
 
+`make bench-check` measures again and names each ratio that has fallen: its median is worse than here by more than 15 %,
+and worse than every round here, for where these are far apart a median among them says nothing. What seems to have
+fallen is measured a second time, since other programs may have been in the way.
+
 The load goes to one process. As an *inline server* its handler runs where the message arrives; with a *mailbox* it is
 a task that waits for messages, as most programs have it.
 
