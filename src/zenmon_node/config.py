@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 TABLE: Final = "zen_monitor"
 #: What the variables of the environment begin with.
 PREFIX: Final = "ZENMON_"
-#: Variables with that prefix that are no settings.
-OTHER_VARIABLES: Final = frozenset({"ZENMON_COOKIE", "ZENMON_TLS_OPTFILE"})
+#: Beginnings of variables with that prefix that are no settings: of the command line, of building, and of testing.
+OTHER_VARIABLES: Final = (
+    "ZENMON_COOKIE",
+    "ZENMON_TLS_OPTFILE",
+    "ZENMON_COMPILE",
+    "ZENMON_BUILD",
+    "ZENMON_OTP",
+    "ZENMON_FUZZ",
+)
 #: Settings of the original that mean nothing here, and why.
 NOT_HERE: Final = {
     "batcher_lookup_timeout": "the Batchers are part of the Proxy, so none is looked up and there is nothing to wait "
@@ -140,7 +147,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+        if not variable.startswith(PREFIX) or variable.startswith(OTHER_VARIABLES):
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in Settings.__struct_fields__:

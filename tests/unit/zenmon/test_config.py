@@ -72,6 +72,11 @@ def test_environment() -> None:
     assert load_settings(environ=environ).demand_amount == 9
 
 
+@pytest.mark.parametrize("variable", ["ZENMON_COMPILE", "ZENMON_COMPILE_CACHE", "ZENMON_OTPS", "ZENMON_OTP_ROOT_27"])
+def test_whoever_builds_or_tests_can_run_the_program(variable: str) -> None:
+    assert load_settings(environ={variable: "1"}) == Settings()
+
+
 @pytest.mark.parametrize(
     ("environ", "match"),
     [
