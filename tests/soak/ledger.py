@@ -273,10 +273,13 @@ class Ledger:
         return self._truncations[node][-1][1]
 
     def has_been_free(self, name: str, path: Path) -> bool:
-        """Whether a holder of ``node:name`` has ended since a path to it was proven."""
+        """Whether ``node:name`` has had no holder at some time since a path to it was proven."""
         state = self._paths.get(path)
-        return state is None or any(
-            process.ended is not None and process.ended >= state.proven for _, process in self._holders.get(name, [])
+        holders = self._holders.get(name, [])
+        return (
+            state is None
+            or any(process.ended is not None and process.ended >= state.proven for _, process in holders)
+            or (bool(holders) and holders[-1][0] > state.proven)  # it was free until then
         )
 
     def proves(self, path: Path) -> None:

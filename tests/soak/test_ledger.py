@@ -235,6 +235,20 @@ def test_noproc_for_a_name_that_was_free(case: Case, when: str) -> None:
     case.down(1, m.NOPROC)
 
 
+def test_when_a_name_has_been_free(case: Case) -> None:
+    assert not case.ledger.has_been_free("b:alpha", PATH)
+    case.end(3)
+    assert case.ledger.has_been_free("b:alpha", PATH)
+    case.step()
+    case.ledger.proves(PATH)
+    assert not case.ledger.has_been_free("b:beta", PATH)
+    case.begin(4, "alpha")  # nobody had it until now
+    assert case.ledger.has_been_free("b:alpha", PATH)
+    case.step()
+    case.ledger.proves(PATH)
+    assert not case.ledger.has_been_free("b:alpha", PATH)
+
+
 def test_nodedown_only_after_a_disturbance(case: Case) -> None:
     for number in (1, 2, 3):
         case.monitor(number, 1, established=True)
