@@ -28,6 +28,14 @@ SOURCES = Path(__file__).parent / "clients"
 CLIENTS = [name for name, needs in (("c", ["gcc"]), ("java", ["java", "javac"])) if all(map(shutil.which, needs))]
 
 
+def fetch_otp(what: str) -> str:
+    """Run ``tools/get_otp.py``, which does nothing for what is there already; what it prints."""
+    program = [sys.executable, str(PROJECT / "tools" / "get_otp.py"), what]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def compiled(*command: str | Path) -> None:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -35,6 +43,7 @@ def compiled(*command: str | Path) -> None:
 
 def in_c(folder: Path) -> list[str]:
     """Its libei is that of OTP 25: those of Debian's later suites need a newer libc than many machines have."""
+    fetch_otp("25")
     system = find_otp_roots()[25]
     header = next(path for path in system.rglob("ei.h") if (path.parent.parent / "lib" / "libei.a").is_file())
     library = header.parent.parent / "lib" / "libei.a"
@@ -44,10 +53,7 @@ def in_c(folder: Path) -> list[str]:
 
 
 def in_java(folder: Path) -> list[str]:
-    fetch = [sys.executable, str(PROJECT / "tools" / "get_otp.py"), "--jinterface"]
-    fetched = subprocess.run(fetch, capture_output=True, text=True, check=False)
-    assert fetched.returncode == 0, fetched.stderr
-    jar = fetched.stdout.strip()
+    jar = fetch_otp("--jinterface")
     compiled("javac", "-cp", jar, "-d", folder, SOURCES / "RpcClient.java")
     return ["java", "-cp", f"{jar}:{folder}", "RpcClient"]
 
