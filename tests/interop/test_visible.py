@@ -1,8 +1,4 @@
-"""A node of ours among BEAMs: visible, it is seen and disturbs nobody; hidden, it is not seen.
-
-``global:sync/0`` on a BEAM waits for as long as a visible node is connected that takes no part in ``global``, as ours
-does not (``visible="passive"``); nothing else does. ``test_global.py`` shows that one; here is all the rest.
-"""
+"""A node of ours among BEAMs: visible, it is seen and disturbs nobody; hidden, it is not seen."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from .calling import CallingNode
 from .gen import DEFAULT_TIMEOUT
 from .io_server import USER, IoServer
 from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
+from .passive import let_nobody_wait
 from .rex import Rex
 from .rpc import REX
 
@@ -112,8 +113,7 @@ async def open_node(
         name: Its full name, ``name@host``. ``undefined@host``: the node ``name_from`` gives it one.
         cookie: The cluster's secret; None takes it from ``ZENMON_COOKIE`` or ``~/.erlang.cookie``.
         visible: False: a hidden node, which a BEAM shows under ``nodes(hidden)``. ``"passive"``: a visible one, which
-            every BEAM shows under ``nodes()`` and which takes no part in ``global`` (``global:sync/0`` on a BEAM
-            waits while it is connected; nothing else does).
+            every BEAM shows under ``nodes()`` and which takes no part in ``global``; nobody there waits for it.
         net_ticktime: Seconds of silence after which a connection counts as lost; as set on the BEAMs.
         net_tickintensity: Ticks within that time, 4 to 1000: the loss is noticed after 1 to 1 + 1/``net_tickintensity``
             times ``net_ticktime``.
@@ -196,6 +196,8 @@ async def run_node(node: Node, output: Output | None = None) -> AsyncIterator[No
         node.default_group_leader = node.start_inline(IoServer(output), name=USER)
         node.start_inline(NetKernel(), name=NET_KERNEL)
         node.start_inline(Rex(), name=REX)
+        if node.visible:
+            let_nobody_wait(node)
         yield
 
 

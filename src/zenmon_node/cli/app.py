@@ -134,8 +134,8 @@ async def run(
     Args:
         name: This node's name, name@host.
         connect: Nodes to connect to, and to stay connected to. Repeat it or list several.
-        visible: Be a visible node, as ZenMonitor on Elixir nodes needs it. While a visible node that takes no part in
-            global is connected, global:sync/0 waits on the others.
+        visible: Be a visible node, as ZenMonitor on Elixir nodes needs it. It takes no part in global, and nobody there
+            waits for it.
         config: ZenMonitor's settings, a TOML file with a table [zen_monitor]; ZENMON_* variables override it. SIGHUP
             has it read again.
         cookie_file: File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie.
