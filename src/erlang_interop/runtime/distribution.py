@@ -23,6 +23,7 @@ from .addresses import parse_address, split_name
 from .atoms import KILLED, NOCONNECTION
 from .connections import ConnectionTable, Row
 from .events import NodeDown, NodeUp
+from .gathering import Gathering
 from .handshakes import Handshakes
 from .peer import Peer, PeerState
 from .signals import Router, atom_of
@@ -280,6 +281,7 @@ class Distribution:
         assert wire is not None
         assert stream is not None
         buffer = memoryview(bytearray(READ_SIZE))
+        gathering = Gathering()
         try:
             if received:
                 dispatch(peer, wire.receive_data(received))
@@ -287,9 +289,12 @@ class Distribution:
                 await stream.wait_readable()
                 size = stream.receive_nowait(buffer)
                 while size:
-                    dispatch(peer, wire.receive_data(bytes(buffer[:size])))
+                    signals = wire.receive_data(bytes(buffer[:size]))
+                    dispatch(peer, signals)
                     peer.flush()
                     if size < READ_SIZE or wire.failure is not None:
+                        if gathering.is_flood(len(signals), wire.frames_sent, trio.current_time):
+                            await stream.let_more_come()
                         break
                     await trio.lowlevel.checkpoint()  # there is more, but others are to run as well
                     size = stream.receive_nowait(buffer)

@@ -21,6 +21,8 @@ from ..errors import AddressInUse, HostNotFound, NodeUnreachable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+#: Seconds for which to let more come in; the loop rounds it up to a millisecond, the least that its epoll can wait.
+MOMENT: Final = 0.0002
 #: Accepting goes on after these: they concern one connection, or a shortage that passes.
 _PASSING: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -55,6 +57,10 @@ class Stream:
     def wait_readable(self) -> Awaitable[None]:
         """Wait until there is something to read, or the end. Trio's own coroutine: each around it costs a call."""
         return trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC105 - whoever calls this awaits it
+
+    async def let_more_come(self) -> None:
+        """Wait for a moment, so that the next read brings more."""
+        await trio.sleep(MOMENT)
 
     async def wait_writable(self) -> None:
         """Return when the socket takes data again."""
