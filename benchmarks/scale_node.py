@@ -243,6 +243,7 @@ async def shared(part: Part) -> None:
 async def _proxy(part: Part, pids: list[Pid], watched: list[list[Pid]]) -> None:
     zen, meter, count = part.zen, part.meter, sum(map(len, watched))
     tables = zen._proxy.core.tables
+    _settle()
 
     async def watch(name: str, mine: list[Pid]) -> None:
         for chunk in chunks(mine):
@@ -309,6 +310,12 @@ async def _start(part: Part, count: int) -> list[Pid]:
     return pids
 
 
+def _settle() -> None:
+    """Let the garbage collector look no more at what lives on, as the page advises where that is very much."""
+    gc.collect()
+    gc.freeze()
+
+
 async def _end(part: Part, pids: Sequence[Pid]) -> None:
     """End processes of ours."""
     for index, pid in enumerate(pids, start=1):
@@ -345,8 +352,7 @@ async def run(which: str, options: dict[str, Any]) -> None:
         async with open_zen_monitor(node, UNTHROTTLED) as zen:
             if which == "local":
                 show(full_collection("a full garbage collection of a program that has just started", 0))
-            gc.collect()
-            gc.freeze()  # as `zenmon-node run` does
+            _settle()  # as `zenmon-node run` does
             part = Part(node, zen, options)
             for name in part.names:
                 await zen.connect(name) if which == "local" else await node.connect(name)
