@@ -245,8 +245,8 @@ have fired exactly once in the end and every table must be empty, or the run fai
   makes a full collection: about 1 ms for 1,000 processes. That, not ZenMonitor, would be the longest stall of a Proxy
   with a million processes of its own. A program with very many long-lived processes calls `gc.freeze()` once they are
   started, as the node measured here does with its million.
-- **Casts that wait**: with sweeps of a millisecond a million instructions may have come before they are carried out, and
-  a full collection looks at each: 8 to 79 ms, if one falls into that phase at all. By default 50,000 a second come.
+- **Casts that wait**: with sweeps of a millisecond a million instructions may have come before they are carried out,
+  and a full collection looks at each: 8 to 79 ms, if one falls into that phase. By default 50,000 a second come.
 - **A mailbox that nobody empties** is looked at by the garbage collector, too: take messages as they come.
 - **One thread** does everything, so *CPU µs each* is the bound of the rate. Much of it is the runtime, which is not
   compiled: ending a process, handing a message to an inline server.
