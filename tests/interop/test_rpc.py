@@ -359,23 +359,27 @@ async def test_erpc_returns_and_raises(either_node: Node, beam: Beam) -> None:
         await node.erpc_call(NOBODY, "erlang", "node", [])
     assert down.value.reason == (Atom("erpc"), Atom("noconnection"))
     await until(lambda: leftovers(node) == {})
-    assert await beam.eval(f"{KILL_CALLS}, ok") == Atom("ok")  # the one that sleeps
+    await calls_are_killed(beam, node)  # the one that sleeps
 
 
-#: Kills the processes of the calls that are under way on the BEAM; how many there were.
-KILL_CALLS: Final = (
-    "Is = {initial_call, {erpc, execute_call, 4}}, "
-    "length([exit(P, kill) || P <- processes(), process_info(P, initial_call) =:= Is])"
-)
+async def calls_are_killed(beam: Beam, node: Node) -> None:
+    """Kill the processes of the calls that ``node``, and nobody else, has under way on the BEAM, once there are any."""
+    kill = (
+        "Of = fun(P) -> {process_info(P, initial_call), process_info(P, parent)} end, "
+        "Is = fun({{_, {erpc, execute_call, 4}}, {_, Parent}}) -> is_pid(Parent) andalso node(Parent) =:= Node; "
+        "        (_) -> false end, "
+        "[exit(P, kill) || P <- processes(), Is(Of(P))] =/= []"
+    )
+
+    async def killed() -> bool:
+        return bool(await beam.eval(kill, Node=node.name))
+
+    await until(killed)
 
 
 async def test_a_process_that_is_killed_there(node: Node, beam: Beam) -> None:
     request = node.erpc_send_request(beam.name, "timer", "sleep", [600_000])
-
-    async def killed() -> bool:
-        return bool(await beam.eval(KILL_CALLS))
-
-    await until(killed)
+    await calls_are_killed(beam, node)
     with pytest.raises(RemoteExit, match="was ended: killed") as error:
         await request.receive_response(PATIENCE)
     assert (error.value.reason, error.value.signal) == (Atom("killed"), True)
