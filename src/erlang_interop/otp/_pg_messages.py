@@ -26,7 +26,8 @@ from typing import Any, Final, TypeAlias, final
 from ..etf._decode import decode
 from ..etf._encode import TermWriter
 from ..etf._parts import make_map
-from ..terms import Atom, ErlMap, Pid, Reference, Term
+from ..terms import Atom, ErlMap, Pid, Term
+from .exact import Exact
 from .gen import GEN_CAST
 
 #: The two forms.
@@ -40,34 +41,15 @@ _LOCAL_DATA: Final = Atom("local_data")
 _SYNC: Final = Atom("sync")
 _UPDATE: Final = Atom("update")
 
-#: Terms that Python tells apart as Erlang does.
-_PLAIN: Final = (Atom, Pid, Reference)
 #: Atoms that arrive as something else.
 _NOT_ATOMS: Final = ("true", "false", "nil")
 
 
 @final
-class Group:
-    """The name of a group: any term, told apart from others as Erlang's ``=:=`` does.
+class Group(Exact):
+    """The name of a group: any term, told apart from others as Erlang's ``=:=`` does."""
 
-    Attributes:
-        term: The name itself.
-    """
-
-    __slots__ = ("_key", "term")
-
-    def __init__(self, term: Term) -> None:
-        self.term = term
-        self._key: Any = term if type(term) in _PLAIN else ErlMap([(term, None)]).identity
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is Group and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __repr__(self) -> str:
-        return f"Group({self.term!r})"
+    __slots__ = ()
 
     @classmethod
     def of(cls, term: Term) -> Group:
