@@ -10,7 +10,6 @@ BEAMs run already, with the role that the part needs; some parts kill them.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from erlang_interop import Atom, EpmdAddress, InlineServer, Node, Pid, open_node
 from zenmon_node import Settings, ZenMonitor, open_zen_monitor
 from zenmon_node import messages as m
 from zenmon_node.build import describe_build
+from zenmon_node.service import settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -243,7 +243,7 @@ async def shared(part: Part) -> None:
 async def _proxy(part: Part, pids: list[Pid], watched: list[list[Pid]]) -> None:
     zen, meter, count = part.zen, part.meter, sum(map(len, watched))
     tables = zen._proxy.core.tables
-    _settle()
+    settle()  # as the page advises where very much lives on
 
     async def watch(name: str, mine: list[Pid]) -> None:
         for chunk in chunks(mine):
@@ -310,12 +310,6 @@ async def _start(part: Part, count: int) -> list[Pid]:
     return pids
 
 
-def _settle() -> None:
-    """Let the garbage collector look no more at what lives on, as the page advises where that is very much."""
-    gc.collect()
-    gc.freeze()
-
-
 async def _end(part: Part, pids: Sequence[Pid]) -> None:
     """End processes of ours."""
     for index, pid in enumerate(pids, start=1):
@@ -352,7 +346,7 @@ async def run(which: str, options: dict[str, Any]) -> None:
         async with open_zen_monitor(node, UNTHROTTLED) as zen:
             if which == "local":
                 show(full_collection("a full garbage collection of a program that has just started", 0))
-            _settle()  # as `zenmon-node run` does
+            settle()  # as `zenmon-node run` does
             part = Part(node, zen, options)
             for name in part.names:
                 await zen.connect(name) if which == "local" else await node.connect(name)

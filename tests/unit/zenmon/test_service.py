@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import signal
+import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -18,10 +20,10 @@ from tests.support import free_port
 from zenmon_node import Compatibility, ZenMonitorStopped, open_zen_monitor, service
 from zenmon_node import messages as m
 from zenmon_node.cli import ExitStatus
-from zenmon_node.service import ServiceOptions, run_service
+from zenmon_node.service import FULL_AFTER, ServiceOptions, run_service, settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -65,18 +67,45 @@ async def test_it_serves_zenmonitor_until_it_is_told_to_end(
     assert done.out == ""
 
 
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The garbage collector of this program is afterwards as it was."""
+    thresholds = gc.get_threshold()
+    assert gc.get_freeze_count() == 0
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("collector")
 async def test_the_garbage_collector_leaves_its_modules_alone(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERL_EPMD_PORT", str(epmd_port))
-    assert gc.get_freeze_count() == 0
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_service, ServiceOptions(name=SERVICE, cookie=COOKIE, embedded_epmd=True))
-            with trio.fail_after(30):
-                while not gc.get_freeze_count():  # noqa: ASYNC110 - nothing tells
-                    await trio.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        gc.unfreeze()
+    young, middle, _ = gc.get_threshold()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_service, ServiceOptions(name=SERVICE, cookie=COOKIE, embedded_epmd=True))
+        with trio.fail_after(30):
+            while not gc.get_freeze_count():  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
+        assert gc.get_threshold() == (young, middle, FULL_AFTER)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("collector")
+def test_the_garbage_collector_still_finds_what_leaks() -> None:
+    class Leak:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gone: list[None] = []
+    settle()
+    leak = Leak()
+    weakref.finalize(leak, gone.append, None)
+    del leak
+    kept: list[list[None]] = []
+    at_most = (FULL_AFTER + 2) * math.prod(gc.get_threshold()[:2])
+    while not gone and len(kept) < at_most:
+        kept.append([])
+    assert gone
 
 
 async def test_the_interrupt_key_ends_it_too(command: Command) -> None:
@@ -234,9 +263,8 @@ def test_the_cookie_is_in_no_repr() -> None:
     assert "geheim" not in repr(ServiceOptions(name="py@127.0.0.1", cookie="geheim"))
 
 
-async def test_it_ends_when_zenmonitor_has_stopped(
-    epmd_port: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.usefixtures("collector")
+async def test_it_ends_when_zenmonitor_has_stopped(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would look alive otherwise, and monitor nothing."""
     opened_ones: list[ZenMonitor] = []
 
@@ -256,7 +284,6 @@ async def test_it_ends_when_zenmonitor_has_stopped(
         while (pid := node.whereis(m.PROXY)) is not None:
             node.exit(pid, Atom("kill"))
 
-    request.addfinalizer(gc.unfreeze)
     with trio.fail_after(30), pytest.RaisesGroup(ZenMonitorStopped, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_the_proxies)
