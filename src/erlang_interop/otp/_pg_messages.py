@@ -23,11 +23,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, final
 
-from ..etf._decode import decode
-from ..etf._encode import TermWriter
 from ..etf._parts import make_map
 from ..terms import Atom, ErlMap, Pid, Term
-from .exact import Exact
+from .exact import Exact, carried
 from .gen import GEN_CAST
 
 #: The two forms.
@@ -40,9 +38,6 @@ _DISCOVER: Final = Atom("discover")
 _LOCAL_DATA: Final = Atom("local_data")
 _SYNC: Final = Atom("sync")
 _UPDATE: Final = Atom("update")
-
-#: Atoms that arrive as something else.
-_NOT_ATOMS: Final = ("true", "false", "nil")
 
 
 @final
@@ -58,14 +53,7 @@ class Group(Exact):
         Raises:
             EncodeError: No external term can carry the name, or not one that every OTP release understands.
         """
-        if type(term) is Atom and term.name not in _NOT_ATOMS:
-            return cls(term)
-        # Inside the message that will carry it, so that it is no deeper than that may be.
-        writer = TermWriter("the groups of pg are for nodes of every OTP release")
-        writer.write(b"\x83")
-        writer.write_term((GEN_CAST, (_SYNC, 0, [(term, [])])))
-        (_cast, (_sync, _peer, [(carried, _pids)])), _end = decode(writer.getvalue())
-        return cls(carried)
+        return cls(carried(term, "the groups of pg are for nodes of every OTP release"))
 
 
 #: Group -> its members, a process as often as it has joined.
