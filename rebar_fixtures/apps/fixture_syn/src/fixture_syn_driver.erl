@@ -1,0 +1,132 @@
+%% What tests do on a node with scopes: the same for fixture_syn and for the original, if that is on the code path.
+-module(fixture_syn_driver).
+-export([start/0, api/0, version/0, resolve_by/1, call/2, add_scope/1, subcluster/2]).
+-export([spawn_process/0, end_process/2, spawn_processes/1, register_many/3, join_many/3, missing/3]).
+-export([crash/2, crash_while_down/3]).
+-export([keep_meta/1, mark/1, mark/2, refuse/1, refuse/2]).
+
+-define(PATIENCE_MS, 20000).
+
+%% Starts what is there, with the recorder of events.
+-spec start() -> ok.
+start() ->
+    fixture_syn_recorder:open(),
+    ok = (api()):start(),
+    resolve_by(default).
+
+%% The module with the API.
+-spec api() -> syn | fixture_syn.
+api() ->
+    case code:which(syn) of
+        non_existing -> fixture_syn;
+        _ -> syn
+    end.
+
+%% {3, 3} or {3, 4}; fixture_syn does as 3.4 does where they differ.
+-spec version() -> {integer(), integer()}.
+version() ->
+    case api() of
+        fixture_syn ->
+            {3, 4};
+        syn ->
+            {ok, Version} = application:get_key(syn, vsn),
+            [Major, Minor | _] = [list_to_integer(Part) || Part <- string:lexemes(Version, ".")],
+            {Major, Minor}
+    end.
+
+%% How conflicts are resolved on this node: default, or metadata (see fixture_syn_resolver). Events are recorded as well.
+-spec resolve_by(default | metadata) -> ok.
+resolve_by(default) -> (api()):set_event_handler(fixture_syn_recorder);
+resolve_by(metadata) -> (api()):set_event_handler(fixture_syn_resolver).
+
+%% Function(Arguments...) of the API.
+-spec call(atom(), [term()]) -> term().
+call(Function, Arguments) -> apply(api(), Function, Arguments).
+
+-spec add_scope(atom()) -> ok.
+add_scope(Scope) -> call(add_node_to_scopes, [[Scope]]).
+
+%% The other members of the scope, in order.
+-spec subcluster(registry | pg, atom()) -> [node()].
+subcluster(Service, Scope) -> lists:sort(call(subcluster_nodes, [Service, Scope])).
+
+%% A process that ends as it is told, and answers a multi_call with {Message, Meta}.
+-spec spawn_process() -> pid().
+spawn_process() -> spawn(fun serve/0).
+
+%% Ends it with Reason, from the inside. Returns when it is gone.
+-spec end_process(pid(), term()) -> term().
+end_process(Pid, Reason) ->
+    Monitor = monitor(process, Pid),
+    Pid ! {end_with, Reason},
+    receive
+        {'DOWN', Monitor, process, Pid, Ended} -> Ended
+    end.
+
+-spec spawn_processes(non_neg_integer()) -> [pid()].
+spawn_processes(Count) -> [spawn_process() || _ <- lists:seq(1, Count)].
+
+%% Registers {name, 1}, {name, 2}, ... with their number as metadata.
+-spec register_many(atom(), [pid()], non_neg_integer()) -> ok.
+register_many(Scope, Pids, Count) -> many(fun(N, Pid) -> ok = call(register, [Scope, {name, N}, Pid, N]) end, Pids, Count).
+
+%% Joins {group, 1}, {group, 2}, ... with their number as metadata.
+-spec join_many(atom(), [pid()], non_neg_integer()) -> ok.
+join_many(Scope, Pids, Count) -> many(fun(N, Pid) -> ok = call(join, [Scope, {group, N}, Pid, N]) end, Pids, Count).
+
+%% How many of the entries 1 to Count of register_many (registry) or join_many (pg) are not in this node's tables.
+-spec missing(registry | pg, atom(), non_neg_integer()) -> non_neg_integer().
+missing(registry, Scope, Count) ->
+    length([N || N <- lists:seq(1, Count), not is_entry(call(lookup, [Scope, {name, N}]), N)]);
+missing(pg, Scope, Count) ->
+    length([N || N <- lists:seq(1, Count), not is_entries(call(members, [Scope, {group, N}]), N)]).
+
+is_entry({Pid, N}, N) -> is_pid(Pid);
+is_entry(_, _) -> false.
+
+is_entries([Entry], N) -> is_entry(Entry, N);
+is_entries(_, _) -> false.
+
+many(Do, Pids, Count) ->
+    Tuple = list_to_tuple(Pids),
+    lists:foreach(fun(N) -> Do(N, element(1 + N rem tuple_size(Tuple), Tuple)) end, lists:seq(1, Count)).
+
+%% Kills a scope process. Returns when another one is there.
+-spec crash(registry | pg, atom()) -> true.
+crash(Service, Scope) -> crash_while_down(Service, Scope, fun() -> ok end).
+
+%% Kills a scope process, and does something before its supervisor gets to know. Returns when another one is there.
+-spec crash_while_down(registry | pg, atom(), fun(() -> term())) -> true.
+crash_while_down(Service, Scope, Do) ->
+    Name = fixture_syn_scope:process(Service, Scope),
+    Pid = whereis(Name),
+    {dictionary, Dictionary} = process_info(Pid, dictionary),
+    [Supervisor | _] = proplists:get_value('$ancestors', Dictionary),
+    ok = sys:suspend(Supervisor),
+    Monitor = monitor(process, Pid),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Monitor, process, Pid, _} -> Do()
+    end,
+    ok = sys:resume(Supervisor),
+    true = polling:until(fun() -> is_pid(whereis(Name)) andalso whereis(Name) =/= Pid end, ?PATIENCE_MS).
+
+serve() ->
+    receive
+        {end_with, Reason} ->
+            exit(Reason);
+        {syn_multi_call, silence, _Caller, _Meta} ->
+            serve();
+        {syn_multi_call, Message, Caller, Meta} ->
+            call(multi_call_reply, [Caller, {Message, Meta}]),
+            serve()
+    end.
+
+%% Functions for update_registry (of pid and metadata) and update_member (of metadata), as funs with a name.
+keep_meta(Meta) -> Meta.
+
+mark(Meta) -> {marked, Meta}.
+mark(_Pid, Meta) -> {marked, Meta}.
+
+refuse(Meta) -> error({refused, Meta}).
+refuse(_Pid, Meta) -> error({refused, Meta}).
