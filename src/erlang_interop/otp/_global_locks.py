@@ -71,6 +71,11 @@ class LockTable:
             HeldLock(resource.term, lock.requester.term, tuple(lock.holders)) for resource, lock in self._locks.items()
         ]
 
+    def get(self, resource: Term) -> HeldLock | None:
+        """The lock of a resource. Raises TypeError when that is no term."""
+        lock = self._locks.get(Exact(resource))
+        return None if lock is None else HeldLock(resource, lock.requester.term, tuple(lock.holders))
+
     def set_lock(self, resource: Term, requester: Term, pid: Pid) -> bool:
         """``{set_lock, {resource, requester}}`` of a process.
 
