@@ -4,16 +4,30 @@ A scope has two independent members on each node: ``syn_registry_S`` (names) and
 their peers in the same way, which is here; what they keep differs, and that is a :class:`Service` (``registry.py``,
 ``pg.py``). The process that carries out what both decide is in ``server.py``, the words are in ``messages.py``.
 
+A member is known by the pid of its scope process, which is monitored; messages go to its name. Who is not known is not
+heard: all it has comes with its ``ack_sync``. A genuine node speaks first to visible nodes alone, at their nodeup and
+when its scope starts, and answers everybody. So this side speaks first, whatever it is: at each nodeup, and again every
+now and then to connected nodes that are no members, since nothing else tells a hidden node that a scope was started or
+started anew there.
+
+An ``ack_sync`` of a node that was not known is answered with what is here *before* it is merged. A genuine one answers
+after that, and then the other side never hears of a conflict that the merge has ended by freeing both names, if only
+one of the two has spoken first. Where both have, each has all of the other, and that is what this comes to.
+
 Source: the protocol as genuine syn 3.3.0 and 3.4.1 speak it, observed on the wire.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+
+from . import messages as m
 
 if TYPE_CHECKING:
-    from erlang_interop.terms import Atom, Pid, Term
+    from collections.abc import Iterable
+
+    from erlang_interop.terms import Atom, Pid, Reference, Term
 
 #: Work that is not done at once, as a generator. It yields None after each slice of at most ``pacing.SLICE`` steps, so
 #: that the rest of the node has its turn, or something to be awaited, whose value it is sent (or whose exception is
@@ -81,7 +95,7 @@ class Service(Protocol):
             The reply. ``undefined`` for what is no request of this service.
         """
 
-    def answered(self, request: Term, reply: Term) -> None:
+    def answered(self, request: Term, reply: Term) -> Work | None:
         """The authority has answered a request of ours: apply it. Called in wire order, also when it comes late.
 
         Raises:
@@ -144,3 +158,118 @@ class Port(Protocol):
         Raises:
             FunFailed: it raised, is not exposed here, or is a fun that only the node that made it can run.
         """
+
+
+class Link(Protocol):
+    """What an :class:`Engine` asks of the scope process that it runs in."""
+
+    def send(self, node: Atom, message: Term) -> None:
+        """Send to the member of a node, by its name there; if the node is not connected, do nothing."""
+
+    def can_reach(self, node: Atom) -> bool:
+        """Whether ``node`` is another node, and connected."""
+
+    def monitor(self, pid: Pid) -> Reference:
+        """Monitor a process of another node. The DOWN arrives later, never during the call."""
+
+    def demonitor(self, ref: Reference) -> None:
+        """Give a monitor back."""
+
+
+class Peer(NamedTuple):
+    """The scope process of another member."""
+
+    pid: Pid
+    ref: Reference
+
+
+class Engine:
+    """Finds the other members of one half of a scope, and takes what they say. It lives as long as a scope process.
+
+    Args:
+        me: The scope process.
+        scope: Its scope.
+        link: What carries out the decisions.
+        service: What the other members' data is for.
+
+    Attributes:
+        peers: Node -> the member there.
+    """
+
+    def __init__(self, me: Pid, scope: Atom, link: Link, service: Service) -> None:
+        self._me: Final = me
+        self._scope: Final = scope
+        self._link: Final = link
+        self._service: Final = service
+        self.peers: dict[Atom, Peer] = {}
+
+    def discover(self, nodes: Iterable[Atom]) -> None:
+        """Speak first. Whoever is there answers with all it has."""
+        for node in nodes:
+            self._link.send(node, m.discover(self._me))
+
+    def broadcast(self, message: Term, but: Atom | None = None) -> None:
+        """Send to all other members, except to that of ``but``."""
+        for node in self.peers:
+            if node != but:
+                self._link.send(node, message)
+
+    def handle(self, message: Term) -> Work | None:
+        """Take what another member says.
+
+        Raises:
+            Malformed: it is of no form that syn knows; nothing was changed.
+        """
+        said = m.parse(message)
+        if not isinstance(said, m.Discover | m.AckSync):
+            return self._service.told(said)
+        node = said.pid.node
+        if node == self._me.node:
+            raise m.Malformed("the scope process that it names is of this node")
+        peer = self.peers.get(node)
+        if peer is not None and peer.pid != said.pid:
+            # It was started anew, and the DOWN of the one before is still to come.
+            self._link.demonitor(peer.ref)
+            purging = self._lose(node)
+            if purging is not None:
+                return self._meet_after(purging, said)
+        return self._meet(said)
+
+    def _meet_after(self, purging: Work, said: m.Discover | m.AckSync) -> Work:
+        yield from purging
+        merging = self._meet(said)
+        if merging is not None:
+            yield from merging
+
+    def _meet(self, said: m.Discover | m.AckSync) -> Work | None:
+        """Make who speaks a member; it is told what is here if it asks, or was not known."""
+        node = said.pid.node
+        if not self._link.can_reach(node):
+            return None  # not to be dialled for this; when it connects, it is spoken to
+        new = node not in self.peers
+        asks = isinstance(said, m.Discover)
+        mine = self._service.local_data() if new or asks else []
+        merging = None
+        if isinstance(said, m.AckSync):
+            merging = self._service.merge(node, said.data, m.node_up(self._scope, node))
+        if new or asks:
+            self._link.send(node, m.ack_sync(self._me, mine))
+        if new:
+            self.peers[node] = Peer(said.pid, self._link.monitor(said.pid))
+        return merging
+
+    def _lose(self, node: Atom) -> Work | None:
+        del self.peers[node]
+        return self._service.purge(node, m.node_down(self._scope, node))
+
+    def down(self, ref: Reference, pid: Pid) -> Work | None:
+        """A process that is monitored has ended, or its node is gone."""
+        peer = self.peers.get(pid.node)
+        return self._lose(pid.node) if peer is not None and peer.ref == ref else None
+
+    def node_down(self, node: Atom) -> Work | None:
+        """A node is gone; the DOWN of its scope process came before. Purge what has come of it without one.
+
+        What the process of a node has been asked for is known here before its scope process may be.
+        """
+        return self._lose(node) if node in self.peers else self._service.purge(node, m.node_down(self._scope, node))
