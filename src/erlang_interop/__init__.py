@@ -30,6 +30,8 @@ from .errors import (
     ErlangInteropError,
     ErpcError,
     Exit,
+    GlobalError,
+    GlobalNameTaken,
     HandshakeError,
     HostNotFound,
     LocalProtocolError,
@@ -42,6 +44,7 @@ from .errors import (
     NoSuchNode,
     NotAllowed,
     NotConnected,
+    NoVisibleNode,
     ProtocolError,
     RemoteError,
     RemoteException,
@@ -54,10 +57,12 @@ from .errors import (
     Throw,
     TlsError,
     TlsOptionsError,
+    TransactionAborted,
 )
 from .flags import DFlag
 from .otp.erpc import ErpcRequest
 from .otp.gen import From
+from .otp.global_names import GlobalNames
 from .otp.node import Node, open_node
 from .otp.pg import Pg, PgEvent, PgJoin, PgLeave, open_pg
 from .otp.server import NO_REPLY, GenServer, Stop
@@ -123,6 +128,9 @@ __all__ = [
     "From",
     "Fun",
     "GenServer",
+    "GlobalError",
+    "GlobalNameTaken",
+    "GlobalNames",
     "HandshakeError",
     "HostNotFound",
     "ImproperList",
@@ -137,6 +145,7 @@ __all__ = [
     "NameTaken",
     "NoProcess",
     "NoSuchNode",
+    "NoVisibleNode",
     "Node",
     "NodeDown",
     "NodeDownError",
@@ -173,6 +182,7 @@ __all__ = [
     "TlsOptions",
     "TlsOptionsError",
     "TlsServer",
+    "TransactionAborted",
     "charlist",
     "open_node",
     "open_pg",

@@ -12,6 +12,7 @@
     ├── EpmdError ► EpmdUnavailable · NameTaken
     ├── AddressInUse · NotConnected · NameAlreadyRegistered · BadName · BadAddress · CookieMissing
     ├── SpawnError · SupervisorError
+    ├── GlobalError ► NoVisibleNode · GlobalNameTaken · TransactionAborted
     ├── TlsOptionsError (ValueError)
     └── CallError ► NoProcess · CallTimeout · NodeDownError · CalleeExited · BadRpc · ErpcError
         └── RemoteException ► RemoteError · RemoteExit · RemoteThrow          what a function raised on another node
@@ -45,6 +46,8 @@ __all__ = [
     "ErlangInteropError",
     "ErpcError",
     "Exit",
+    "GlobalError",
+    "GlobalNameTaken",
     "HandshakeError",
     "HostNotFound",
     "LocalProtocolError",
@@ -53,6 +56,7 @@ __all__ = [
     "NameTaken",
     "NoProcess",
     "NoSuchNode",
+    "NoVisibleNode",
     "NodeDownError",
     "NodeUnreachable",
     "NotAllowed",
@@ -70,6 +74,7 @@ __all__ = [
     "Throw",
     "TlsError",
     "TlsOptionsError",
+    "TransactionAborted",
 ]
 
 
@@ -314,6 +319,39 @@ class TlsOptionsError(ErlangInteropError, ValueError):
 
 class SupervisorError(ErlangInteropError):
     """A supervisor's child cannot be started, restarted, terminated or deleted: the message says which and why."""
+
+
+# ------------------------------------------------------------------------------------------------------------- global
+
+
+class GlobalError(ErlangInteropError):
+    """``global``, the names and locks of the whole cluster, did not do what was asked."""
+
+
+class NoVisibleNode(GlobalError):
+    """No node is connected through which this one, which takes no part in ``global``, could use it."""
+
+
+class GlobalNameTaken(GlobalError):
+    """Another process has the name in ``global``.
+
+    Attributes:
+        name: The name, as it is on the other nodes.
+    """
+
+    def __init__(self, message: str, name: Any) -> None:
+        """``message`` is complete; ``name`` is for programs."""
+        super().__init__(message, name)
+        self.message = message
+        self.name = name
+
+    def __str__(self) -> str:
+        """The message alone."""
+        return self.message
+
+
+class TransactionAborted(GlobalError):
+    """``aborted``: the lock of a transaction was held by others at each attempt; its function was not called."""
 
 
 # -------------------------------------------------------------------------------------------------------------- calls

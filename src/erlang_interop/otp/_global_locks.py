@@ -30,7 +30,7 @@ class LockPort(Protocol):
     def monitor(self, pid: Pid) -> Reference:
         """Monitor a process of any node. The DOWN arrives later, never during the call."""
 
-    def demonitor(self, ref: Reference) -> None:
+    def demonitor(self, ref: Reference) -> object:
         """Give a monitor back."""
 
 

@@ -54,7 +54,12 @@ _TIMEOUT: Final = Atom("timeout")
 
 
 async def call(
-    caller: Node | Process, dest: MonitorTarget, request: Term, timeout: float | None = DEFAULT_TIMEOUT
+    caller: Node | Process,
+    dest: MonitorTarget,
+    request: Term,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    *,
+    asker: Pid | None = None,
 ) -> Term:
     """Ask ``dest`` and wait for its answer (``gen_server:call/3``).
 
@@ -64,6 +69,7 @@ async def call(
         dest: A pid, a name of this node, or ``(name, node)``. A node that is not connected is dialled.
         request: Any term.
         timeout: Seconds to wait; None waits for ever.
+        asker: Of a node: the process for which it asks, as ``dest`` sees it; None: the one that asks.
 
     Raises:
         NoProcess: ``noproc``: nobody has that pid or name.
@@ -76,7 +82,7 @@ async def call(
     """
     if isinstance(caller, Process):
         return await _call_as(caller, dest, request, timeout)
-    pending = _PendingCall(dest, request)
+    pending = _PendingCall(dest, request, asker)
     caller.start_inline(pending)
     return await pending.answer(timeout)
 
@@ -87,14 +93,15 @@ class _PendingCall(InlineServer):
     An inline server instead of a mailbox and a task of its own: the answer is one method call away from the socket.
     """
 
-    def __init__(self, dest: MonitorTarget, request: Term) -> None:
+    def __init__(self, dest: MonitorTarget, request: Term, asker: Pid | None) -> None:
         self._dest = dest
         self._request = request
+        self._asker = asker
         self._message: Term = None
         self._task: trio.lowlevel.Task | None = None
 
     def started(self) -> None:
-        self._ref = send_request(self.process, self._dest, self._request)
+        self._ref = send_request(self.process, self._dest, self._request, asker=self._asker)
 
     def handle_message(self, message: Term) -> None:
         if is_response(message, self._ref):
@@ -169,7 +176,7 @@ def _result_of(node: Node, message: Term, dest: MonitorTarget) -> Term:
         raise
 
 
-def send_request(process: LocalProcess, dest: MonitorTarget, request: Term) -> Reference:
+def send_request(process: LocalProcess, dest: MonitorTarget, request: Term, *, asker: Pid | None = None) -> Reference:
     """Ask without waiting (``gen_server:send_request/2``): for inline servers, which cannot wait.
 
     The answer arrives as a message for which ``is_response(message, ref)`` is true; ``result(message, dest)`` is then
@@ -179,13 +186,14 @@ def send_request(process: LocalProcess, dest: MonitorTarget, request: Term) -> R
         process: Who asks.
         dest: As for :func:`call`.
         request: Any term.
+        asker: As for :func:`call`.
 
     Returns:
         The request's identifier.
     """
     ref = process.monitor(dest, alias="reply_demonitor")
     try:
-        process.send(dest, (GEN_CALL, (process.pid, ImproperList([_ALIAS], ref)), request))
+        process.send(dest, (GEN_CALL, (asker or process.pid, ImproperList([_ALIAS], ref)), request))
     except BaseException:
         process.demonitor(ref, flush=True)
         raise

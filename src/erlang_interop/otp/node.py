@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,7 @@ from ..runtime.tls_options import as_options
 from . import gen
 from .calling import CallingNode
 from .gen import DEFAULT_TIMEOUT
+from .global_names import GlobalNames
 from .io_server import USER, IoServer
 from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
 from .passive import let_nobody_wait
@@ -32,11 +34,20 @@ if TYPE_CHECKING:
     from ..runtime.tls_options import FilePath, TlsOptions
     from ..terms import Atom, Term
     from ..wire.channel import Limits
+    from ._global_registrar import NameServer
     from .io_server import Output
 
 
 class Node(CallingNode):
     """An Erlang node. Use :func:`open_node`."""
+
+    #: Its part of ``global``, if it takes part.
+    global_server: NameServer | None = None
+
+    @cached_property
+    def global_names(self) -> GlobalNames:
+        """``global``: the names and locks of the whole cluster."""
+        return GlobalNames(self)
 
     async def call(self, dest: MonitorTarget, request: Term, timeout: float | None = DEFAULT_TIMEOUT) -> Term:
         """``gen_server:call/3``: ask ``dest`` and wait for its answer. Any number of tasks may call at once.
