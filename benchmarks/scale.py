@@ -235,7 +235,8 @@ have fired exactly once in the end and every table must be empty, or the run fai
 - Work that grows with the number of monitors is done in slices of {SLICE:,} steps, and sweeps in chunks
   (`connector_chunk_size`, `batcher_chunk_size`): a chunk of a million is encoded in one go.
 - A dictionary grows by copying itself, which takes some 30 ms at 700,000 entries. So tables of more than {BIG:,}
-  entries are kept in {PARTS_OF_A_TABLE} parts (`zenmon_node.memory.Table`), which grow, and are freed, one at a time.
+  entries are kept in {min(PARTS_OF_A_TABLE)} to {max(PARTS_OF_A_TABLE)} parts (`zenmon_node.memory.Table`), which
+  grow, and are freed, one at a time; tables that are filled side by side grow at different moments.
 - Pids and references are invisible to the garbage collector in the compiled build, and so are tables of them: a million
   monitors cost it nothing. Interpreted, each full collection looks at all of them, for half a second.
 

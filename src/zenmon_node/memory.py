@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from itertools import chain
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 if TYPE_CHECKING:
@@ -25,13 +25,18 @@ V = TypeVar("V")
 SPARSE: Final = 300
 #: Entries allowed to any dictionary, so that small ones are left alone.
 SMALL: Final = 64
-#: Dictionaries of a big table.
-PARTS: Final = 48
+#: Dictionaries of a big table. Tables get these numbers in turn: those that are filled side by side, such as one for
+#: each other node, would grow at the same moments if they had as many parts each.
+PARTS: Final = (83, 89, 97, 101)
 #: What hashes are divided by. A prime, so that the part that has a key says nothing of the key's place in there.
-_RESIDUES: Final = 1021
-#: Residue -> part. The last part has twice as many residues as the first, and those between them grow like a geometric
-#: series: so no two are filled at the same moment, however evenly the keys are spread (pids come numbered).
-_PART_OF: Final = [int(PARTS * math.log2(1 + residue / _RESIDUES)) for residue in range(_RESIDUES)]
+_RESIDUES: Final = 8191
+#: Number of parts -> residue -> part. The last part has twice as many residues as the first, and those between them
+#: grow like a geometric series: so no two are filled at the same moment, however evenly the keys are spread (pids come
+#: numbered).
+_PART_OF: Final = {
+    parts: [int(parts * math.log2(1 + residue / _RESIDUES)) for residue in range(_RESIDUES)] for parts in PARTS
+}
+_in_turn: Final = cycle(PARTS)
 #: Entries from which on a table is a big one.
 BIG: Final = 10_000
 
@@ -45,16 +50,17 @@ def compacted(table: dict[K, V]) -> dict[K, V]:
 class Table(Generic[K, V]):
     """A dictionary in parts, so that none of them takes long to grow, or to go.
 
-    Up to ``BIG`` entries it is one, in the order of insertion. Then its entries are spread over ``PARTS``.
+    Up to ``BIG`` entries it is one, in the order of insertion. Then its entries are spread over one of ``PARTS``.
 
     Attributes:
         parts: The dictionaries. To be read only.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("_part_of", "parts")
 
     def __init__(self) -> None:
         self.parts: list[dict[K, V]] = [{}]
+        self._part_of = _PART_OF[next(_in_turn)]
 
     def __len__(self) -> int:
         return sum([len(part) for part in self.parts])
@@ -70,7 +76,7 @@ class Table(Generic[K, V]):
         if len(parts) == 1:
             return parts[0]
         number: i64 = hash(key)
-        return parts[_PART_OF[number % _RESIDUES]]
+        return parts[self._part_of[number % _RESIDUES]]
 
     def __contains__(self, key: K) -> bool:
         return key in self._part(key)
@@ -142,6 +148,6 @@ class Table(Generic[K, V]):
 
     def _spread(self) -> None:
         whole = self.parts[0]
-        self.parts = [{} for _ in range(PARTS)]
+        self.parts = [{} for _ in range(self._part_of[-1] + 1)]
         for key, value in whole.items():
             self._part(key)[key] = value
