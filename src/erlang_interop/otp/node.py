@@ -18,9 +18,10 @@ from . import gen
 from .calling import CallingNode
 from .gen import DEFAULT_TIMEOUT
 from .global_names import GlobalNames
+from .global_server import GlobalServer
 from .io_server import USER, IoServer
 from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
-from .passive import let_nobody_wait
+from .passive import GLOBAL_NAME_SERVER, let_nobody_wait
 from .rex import Rex
 from .rpc import REX
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from ..runtime.tls_options import FilePath, TlsOptions
     from ..terms import Atom, Term
     from ..wire.channel import Limits
-    from ._global_registrar import NameServer
     from .io_server import Output
 
 
@@ -42,7 +42,7 @@ class Node(CallingNode):
     """An Erlang node. Use :func:`open_node`."""
 
     #: Its part of ``global``, if it takes part.
-    global_server: NameServer | None = None
+    global_server: GlobalServer | None = None
 
     @cached_property
     def global_names(self) -> GlobalNames:
@@ -100,7 +100,7 @@ async def open_node(
     name: str,
     *,
     cookie: str | None = None,
-    visible: Literal[False, "passive"] = False,
+    visible: Literal[False, "passive", "full"] = False,
     net_ticktime: float = 60.0,
     net_tickintensity: int = 4,
     epmd: EpmdAddress | Literal[False] | None = None,
@@ -125,6 +125,8 @@ async def open_node(
         cookie: The cluster's secret; None takes it from ``ZENMON_COOKIE`` or ``~/.erlang.cookie``.
         visible: False: a hidden node, which a BEAM shows under ``nodes(hidden)``. ``"passive"``: a visible one, which
             every BEAM shows under ``nodes()`` and which takes no part in ``global``; nobody there waits for it.
+            ``"full"``: a visible one that takes part: it is connected to every node of the cluster, and has the names
+            and locks of ``global`` as a BEAM has them.
         net_ticktime: Seconds of silence after which a connection counts as lost; as set on the BEAMs.
         net_tickintensity: Ticks within that time, 4 to 1000: the loss is noticed after 1 to 1 + 1/``net_tickintensity``
             times ``net_ticktime``.
@@ -166,15 +168,15 @@ async def open_node(
         TlsOptionsError: ``tls`` names an option or a file that cannot be used.
         ValueError: ``visible`` is none of these, or a number is out of its range.
     """
-    if visible not in (False, "passive"):
+    if visible not in (False, "passive", "full"):
         raise ValueError(
-            f"visible={visible!r} is not there (yet): False makes a hidden node, 'passive' a visible one that takes no "
-            f"part in `global`"
+            f"visible={visible!r} means nothing: False makes a hidden node, 'passive' a visible one that takes no part "
+            f"in `global`, 'full' one that does"
         )
     node = Node(
         name,
         find_cookie() if cookie is None else cookie,
-        visible=visible == "passive",
+        visible=bool(visible),
         net_ticktime=net_ticktime,
         net_tickintensity=net_tickintensity,
         epmd_address=epmd,
@@ -191,23 +193,27 @@ async def open_node(
         transport=None if tls is None else TlsTransport(as_options(tls)),
         limits=limits,
     )
-    async with run_node(node, output):
+    async with run_node(node, output, full=visible == "full"):
         yield node
 
 
 @asynccontextmanager
-async def run_node(node: Node, output: Output | None = None) -> AsyncIterator[None]:
+async def run_node(node: Node, output: Output | None = None, *, full: bool = False) -> AsyncIterator[None]:
     """Run ``node`` with the services that every node has, for as long as the block runs.
 
     Args:
         output: See :func:`open_node`.
+        full: Take part in ``global``; for a visible node.
     """
     async with node.running():
         # Before the first checkpoint, so no peer can be connected yet.
         node.default_group_leader = node.start_inline(IoServer(output), name=USER)
         node.start_inline(NetKernel(), name=NET_KERNEL)
         node.start_inline(Rex(), name=REX)
-        if node.visible:
+        if full:
+            node.global_server = GlobalServer()
+            node.start_inline(node.global_server, name=GLOBAL_NAME_SERVER)
+        elif node.visible:
             let_nobody_wait(node)
         yield
 

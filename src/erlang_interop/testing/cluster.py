@@ -216,6 +216,7 @@ async def open_cluster(
         NameTaken: the network has a node of that name.
     """
     network = network or Network()
+    full = options.get("visible") == "full"
     if "visible" in options:
         options["visible"] = bool(options["visible"])
     output = options.pop("output", None)
@@ -224,6 +225,6 @@ async def open_cluster(
         for name in names:
             transport, addresses = MemoryTransport(network, name), MemoryAddresses(network)
             node = Node(name, cookie, epmd_address=False, transport=transport, addresses=addresses, **options)
-            await stack.enter_async_context(run_node(node, output))
+            await stack.enter_async_context(run_node(node, output, full=full))
             nodes.append(node)
         yield tuple(nodes)

@@ -1,0 +1,177 @@
+"""``visible="full"``: a node of ours takes part in ``global`` among genuine BEAMs, as docs/visible.md says."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from erlang_interop import Atom
+from tests.interop.collectors import PATIENCE, collecting, until, wait_for_ever
+
+if TYPE_CHECKING:
+    from erlang_interop import Node, Pid, Term
+    from erlang_interop.otp.global_server import GlobalServer
+    from erlang_interop.testing.beam import Beam
+    from tests.conftest import BeamFactory
+    from tests.interop.conftest import NodeOpener
+
+NO, OK, YES = Atom("no"), Atom("ok"), Atom("yes")
+KNOWS = "polling:until(fun() -> lists:sort(gen_server:call(global_name_server, get_known)) =:= Others end, 20000)."
+
+
+def server_of(node: Node) -> GlobalServer:
+    assert node.global_server is not None
+    return node.global_server
+
+
+def named(kind: str) -> str:
+    """The name of a node: their order decides who resolves a clash."""
+    return f"{kind}_{secrets.token_hex(3)}@127.0.0.1"
+
+
+async def know_each_other(*members: Node | Beam) -> None:
+    """Return when all of them take part, and have nothing to exchange any more."""
+    names = sorted(str(member.name) for member in members)
+    for member in members:
+        others = [Atom(name) for name in names if name != str(member.name)]
+        if hasattr(member, "eval"):
+            assert await member.eval(KNOWS, Others=others, timeout=30) is True, member.log
+            assert await member.eval("global:sync().", timeout=30) == OK
+        else:
+            await until(lambda member=member, others=others: set(server_of(member).known) == set(others))  # type: ignore[misc]
+            with trio.fail_after(PATIENCE):
+                await server_of(member).wait_synced()
+
+
+async def has_name(beam: Beam, name: str, pid: Pid | None) -> None:
+    """Return when a BEAM knows who has a name."""
+    found: Term = Atom("undefined") if pid is None else pid
+    source = f"polling:until(fun() -> global:whereis_name({name}) =:= Found end, 20000)."
+    assert await beam.eval(source, Found=found, timeout=30) is True
+
+
+@pytest.mark.rule("Visible nodes: a full node and a BEAM have the same names and locks")
+async def test_each_side_has_the_names_and_locks_of_the_other(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
+    beam = fresh_beam()
+    assert await beam.eval("global:register_name(before, whereis(init)).") == YES
+    async with opened(visible="full") as node, node.open_process() as me:
+        ours = node.spawn(wait_for_ever)
+        await node.global_names.register("ours_before", ours)
+        await node.connect(beam.name)
+        await know_each_other(node, beam)
+        # What each had before they met.
+        assert server_of(node).whereis(Atom("before")) == await beam.eval("whereis(init).")
+        await has_name(beam, "ours_before", ours)
+        # What comes later, and what becomes of it.
+        assert await beam.eval("global:register_name(later, P).", P=me.pid, timeout=30) == YES
+        assert server_of(node).whereis(Atom("later")) == me.pid
+        theirs = await beam.eval("spawn(timer, sleep, [infinity]).")
+        await node.global_names.register("theirs", theirs)
+        await has_name(beam, "theirs", theirs)
+        await beam.eval("exit(P, kill).", P=theirs)
+        await until(lambda: server_of(node).whereis(Atom("theirs")) is None)
+        me.exit(ours, Atom("kill"))
+        await has_name(beam, "ours_before", None)
+        await node.global_names.unregister("later")
+        await has_name(beam, "later", None)
+        assert await beam.eval("global:unregister_name(before).", timeout=30) == OK
+        assert server_of(node).names == {}
+        # Locks.
+        async with collecting(beam) as there:
+            lock = (Atom("a_lock"), there.pid)
+            assert await there.run("global", "set_lock", lock, [node.name, Atom(beam.name)], 0) is True
+            assert [held.holders for held in server_of(node).locks.held] == [(there.pid,)]
+            assert not await node.global_names.set_lock(("a_lock", me.pid), retries=0)
+        await until(lambda: server_of(node).locks.held == [])
+        assert await node.global_names.set_lock(("a_lock", me.pid), retries=0)
+        assert await beam.eval("global:set_lock({a_lock, self()}, [node() | nodes()], 0).", timeout=30) is False
+        assert await beam.eval("global:trans({another, self()}, fun() -> done end).", timeout=30) == Atom("done")
+        # What others ask by rpc.
+        asked = "[rpc:call(N, global, F, A) || {F, A} <- [{whereis_name, [nobody]}, {registered_names, []}]]."
+        assert await beam.eval(asked, N=node.name, timeout=30) == [Atom("undefined"), []]
+
+
+@pytest.mark.rule("Visible nodes: full nodes hold the cluster in a mesh, and names of all are known to all")
+async def test_a_cluster_of_two_beams_and_two_of_ours(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
+    one, two = fresh_beam(), fresh_beam()
+    async with opened(visible="full") as a, opened(visible="full") as b:
+        await a.connect(one.name)
+        await b.connect(two.name)
+        await know_each_other(a, one)
+        await know_each_other(b, two)
+        pids = [node.spawn(wait_for_ever) for node in (a, b)]
+        await a.global_names.register("of_a", pids[0])
+        await b.global_names.register("of_b", pids[1])
+        # Two sides of two nodes each become one of four, connected all to all.
+        assert await one.eval(f"net_kernel:connect_node('{two.name}').", timeout=30) is True
+        await know_each_other(a, b, one, two)
+        for beam in (one, two):
+            await has_name(beam, "of_a", pids[0])
+            await has_name(beam, "of_b", pids[1])
+        for node in (a, b):
+            assert server_of(node).names == {Atom("of_a"): pids[0], Atom("of_b"): pids[1]}
+        assert set(a.nodes()) == {b.name, Atom(one.name), Atom(two.name)}
+        assert await two.eval("global:register_name(of_two, whereis(init)).", timeout=30) == YES
+        assert {str(name) for name in server_of(a).names} == {"of_a", "of_b", "of_two"}
+        # Nobody of those who stay is cut off when one leaves.
+        assert set(await server_of(a).disconnect()) == {b.name, Atom(one.name), Atom(two.name)}
+        await know_each_other(b, one, two)
+        await has_name(one, "of_a", None)
+        assert {str(name) for name in server_of(b).names} == {"of_b", "of_two"}
+        # And it may come back.
+        await a.connect(one.name)
+        await know_each_other(a, b, one, two)
+        await has_name(two, "of_a", pids[0])
+
+
+@pytest.mark.parametrize("ours", ["a_smaller", "z_greater"])
+@pytest.mark.rule("Visible nodes: of two processes with one global name one is chosen")
+async def test_a_name_of_both_sides_is_resolved(opened: NodeOpener, fresh_beam: BeamFactory, ours: str) -> None:
+    beam = fresh_beam(named("m_beam"))
+    asked: list[tuple[Term, Pid, Pid]] = []
+
+    def keep_mine(name: Term, pid: Pid, pid2: Pid) -> Pid:
+        asked.append((name, pid, pid2))
+        return pid if pid.node.name.startswith(ours) else pid2
+
+    async with opened(named(ours), visible="full") as node:
+        names = ["exit", "notify", "both", "mine"]
+        mine, theirs = {}, {}
+        methods = ["random_exit_name", "random_notify_name", "notify_all_name"]
+        async with node.open_process() as me, collecting(beam) as there:
+            for name, method in zip(names, methods, strict=False):
+                mine[name] = me.pid if name != "exit" else node.spawn(wait_for_ever)
+                await node.global_names.re_register(name, mine[name], method)
+                theirs[name] = there.pid if name != "exit" else await beam.eval("spawn(timer, sleep, [infinity]).")
+                source = f"global:re_register_name({name}, P, fun global:{method}/3)."
+                assert await beam.eval(source, P=theirs[name]) == YES
+            mine["mine"] = me.pid
+            await node.global_names.re_register("mine", me.pid, keep_mine)
+            assert (
+                await beam.eval("global:re_register_name(mine, P, fun global:notify_all_name/3).", P=there.pid) == YES
+            )
+            await node.connect(beam.name)
+            await know_each_other(node, beam)
+            smaller = mine if ours == "a_smaller" else theirs
+            # The node with the smaller name has the method of its process called there.
+            expected: dict[str, Pid | None] = {"exit": smaller["exit"], "notify": smaller["notify"], "both": None}
+            expected["mine"] = me.pid if ours == "a_smaller" else None
+            for name, pid in expected.items():
+                assert server_of(node).whereis(Atom(name)) == pid, name
+                await has_name(beam, name, pid)
+            conflict, mine_lost = Atom("global_name_conflict"), ours == "z_greater"
+            assert node.is_alive(mine["exit"]) is not mine_lost
+            assert await beam.eval("erlang:is_process_alive(P).", P=theirs["exit"]) is mine_lost
+            both = (conflict, Atom("both"))
+            told_me = {(*both, there.pid)} | (
+                {(conflict, Atom("notify")), (conflict, Atom("mine"), there.pid)} if mine_lost else set()
+            )
+            told_there = {(*both, me.pid)} | (
+                {(conflict, Atom("mine"), me.pid)} if mine_lost else {(conflict, Atom("notify"))}
+            )
+            assert {await me.receive(timeout=PATIENCE) for _ in told_me} == told_me
+            assert set(await there.take(len(told_there))) == told_there
+            assert asked == ([] if mine_lost else [(Atom("mine"), there.pid, me.pid)])
