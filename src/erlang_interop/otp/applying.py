@@ -48,6 +48,13 @@ _LINE: Final = Atom("line")
 _OURS: Final = ("erlang_interop.otp.applying", "erlang_interop.runtime.spawning", "trio.", "outcome.", "contextvars")
 
 
+class BadArg(Exit):
+    """Raised by a function for arguments it does not take: ``error:badarg`` to its caller, and nothing in the log."""
+
+    def __init__(self) -> None:
+        super().__init__(BADARG)
+
+
 class CallerGone(Exit):
     """Raised by ``waiting`` of :func:`applied`: nobody is left to be told, so the process just ends."""
 
@@ -71,7 +78,7 @@ async def applied(
     Raises:
         CallerGone: ``waiting`` raised it.
     """
-    if not (_is_atom(module) and _is_atom(function) and type(arguments) is list):
+    if not (is_atom(module) and is_atom(function) and type(arguments) is list):
         return (ERROR, BADARG, [(ERLANG, APPLY, [module, function, arguments], [])])
     exposed = process.node.exposed(module, function, arguments)
     if exposed is None:
@@ -102,6 +109,8 @@ def _sendable(outcome: Outcome, called: tuple[Term, ...]) -> Outcome:
 def _outcome_of(error: Exception, called: tuple[Term, ...]) -> Outcome:
     if isinstance(error, Throw):
         return (THROW, error.value)
+    if isinstance(error, BadArg):
+        return (ERROR, BADARG, [called])
     if isinstance(error, Exit):
         return (EXIT_CLASS, error.reason)
     log.warning("%s:%s/%s raised, and its caller is told", *called[:3], exc_info=error)
@@ -134,6 +143,6 @@ def _first(error: Exception) -> Exception:
     return error
 
 
-def _is_atom(term: Any) -> bool:
+def is_atom(term: Any) -> bool:
     """Whether it was an atom on its way here: ``true``, ``false`` and ``nil`` decode to values of Python's."""
     return type(term) is Atom or term is None or type(term) is bool

@@ -55,9 +55,9 @@ CLOSE_TIME: Final = 2.0
 
 _EOF: Final = Atom("eof")
 _LATIN1: Final = Atom("latin1")
-_UNICODE: Final = Atom("unicode")
-_ENCODINGS: Final = (_LATIN1, _UNICODE)
-_PUT_CHARS: Final = Atom("put_chars")
+UNICODE: Final = Atom("unicode")
+_ENCODINGS: Final = (_LATIN1, UNICODE)
+PUT_CHARS: Final = Atom("put_chars")
 _REQUESTS: Final = Atom("requests")
 _IO_LIB: Final = Atom("io_lib")
 _BINARY: Final = Atom("binary")
@@ -162,11 +162,11 @@ class IoServer(InlineServer):
 
     def _perform_one(self, request: Any, written: list[str]) -> Term:
         if type(request) is Atom and request.name == "getopts":
-            return [(_BINARY, self._binary), (_ENCODING, _UNICODE)]
+            return [(_BINARY, self._binary), (_ENCODING, UNICODE)]
         if type(request) is not tuple or len(request) < 2 or type(request[0]) is not Atom:
             return _UNKNOWN
         tag, *rest = request
-        if tag == _PUT_CHARS:
+        if tag == PUT_CHARS:
             return self._put_chars(rest, written)
         if tag in _INPUT:
             new = len(request) == _INPUT[tag] and rest[0] in _ENCODINGS
@@ -196,7 +196,7 @@ class IoServer(InlineServer):
             return (ERROR, rest[2])
         except ValueError as error:
             log.info("put_chars of %s: %s", shown_term(rest[1]), error)
-            return (ERROR, _PUT_CHARS)
+            return (ERROR, PUT_CHARS)
         return OK
 
     def _setopts(self, options: list[Any]) -> Term:

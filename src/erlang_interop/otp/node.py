@@ -15,6 +15,7 @@ from ..runtime.signals import atom_of
 from ..runtime.tls import TlsTransport
 from ..runtime.tls_options import as_options
 from . import gen
+from ._introspection import Introspection
 from .calling import CallingNode
 from .gen import DEFAULT_TIMEOUT
 from .global_names import GlobalNames
@@ -210,6 +211,7 @@ async def run_node(node: Node, output: Output | None = None, *, full: bool = Fal
         node.default_group_leader = node.start_inline(IoServer(output), name=USER)
         node.start_inline(NetKernel(), name=NET_KERNEL)
         node.start_inline(Rex(), name=REX)
+        Introspection(node).expose()
         if full:
             node.global_server = GlobalServer()
             node.start_inline(node.global_server, name=GLOBAL_NAME_SERVER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
@@ -383,6 +384,11 @@ class Node(NodeConnections):
     def registered(self) -> list[Atom]:
         """All names registered on this node."""
         return list(self._router.names)
+
+    @property
+    def processes(self) -> Mapping[Pid, LocalProcess]:
+        """The living processes of this node; a view, not a copy."""
+        return MappingProxyType(self._router.processes)
 
     def is_alive(self, pid: Pid) -> bool:
         """Whether ``pid`` is a living process of this node."""

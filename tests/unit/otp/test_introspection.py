@@ -1,0 +1,144 @@
+"""What a node answers about itself. What tools make of it is in ``tests/interop/test_remote_tools.py``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+
+from erlang_interop import Atom, EpmdAddress, Node, RemoteError, Term, charlist, open_node
+
+BADARG = Atom("badarg")
+
+
+@pytest.fixture
+def asked(two_nodes: tuple[Node, Node]) -> Node:
+    """Who is asked; :func:`ask` lets the other one do it."""
+    return two_nodes[1]
+
+
+@pytest.fixture
+def ask(two_nodes: tuple[Node, Node]) -> Any:
+    one, two = two_nodes
+
+    async def ask(module: str, function: str, *arguments: Term) -> Term:
+        return await one.erpc_call(two.name, module, function, arguments, 20)
+
+    return ask
+
+
+async def is_badarg(ask: Any, function: str, *arguments: Term) -> None:
+    with pytest.raises(RemoteError) as caught:
+        await ask("erlang", function, *arguments)
+    assert caught.value.reason == BADARG
+    assert caught.value.stack[0][:3] == (Atom("erlang"), Atom(function), len(arguments))
+
+
+async def test_who_and_with_whom(
+    asked: Node, ask: Any, two_nodes: tuple[Node, Node], epmd_address: EpmdAddress
+) -> None:
+    hidden = two_nodes[0].name
+    async with open_node("three@127.0.0.1", cookie="secret", epmd=epmd_address, visible="passive") as three:
+        await three.connect(asked.name)
+        assert await ask("erlang", "node") == asked.name
+        assert await ask("erlang", "nodes") == [three.name]
+        assert await ask("erlang", "nodes", Atom("hidden")) == [hidden]
+        assert await ask("erlang", "nodes", Atom("this")) == [asked.name]
+        assert {*await ask("erlang", "nodes", Atom("connected"))} == {hidden, three.name}
+        assert {*await ask("erlang", "nodes", Atom("known"))} == {asked.name, hidden, three.name}
+        assert await ask("erlang", "nodes", [Atom("this"), Atom("visible"), Atom("this")]) == [asked.name, three.name]
+    wrong: Term
+    for wrong in (Atom("any"), [Atom("this"), 1], b"this", {}):
+        await is_badarg(ask, "nodes", wrong)
+
+
+async def test_its_processes(asked: Node, ask: Any) -> None:
+    async with asked.open_process(name="worker") as worker, asked.open_process() as other:
+        worker.link(other.pid)
+        worker.trap_exit = True
+        worker.send(worker.pid, b"waits")
+        assert Atom("worker") in await ask("erlang", "registered")
+        assert await ask("erlang", "whereis", Atom("worker")) == worker.pid
+        assert {worker.pid, other.pid} <= {*await ask("erlang", "processes")}
+        assert await ask("erlang", "is_process_alive", worker.pid) is True
+        assert dict(await ask("erlang", "process_info", worker.pid)) == {
+            Atom("registered_name"): Atom("worker"),
+            Atom("message_queue_len"): 1,
+            Atom("links"): [other.pid],
+            Atom("trap_exit"): True,
+            Atom("group_leader"): asked.whereis("user"),
+        }
+        assert Atom("registered_name") not in dict(await ask("erlang", "process_info", other.pid))
+        worker.group_leader = None
+        assert Atom("group_leader") not in dict(await ask("erlang", "process_info", worker.pid))
+    for name in (Atom("worker"), True, None):
+        assert await ask("erlang", "whereis", name) == Atom("undefined")
+    assert await ask("erlang", "is_process_alive", worker.pid) is False
+    assert await ask("erlang", "process_info", worker.pid) == Atom("undefined")
+
+
+async def test_an_inline_server_has_no_queue(asked: Node, ask: Any) -> None:
+    info = dict(await ask("erlang", "process_info", asked.whereis("rex")))
+    assert info[Atom("registered_name")] == Atom("rex")
+    assert Atom("message_queue_len") not in info
+
+
+async def test_it_is_no_otp(asked: Node, ask: Any) -> None:
+    for item, answer in (("otp_release", "none"), ("version", "none"), ("machine", "Python")):
+        assert await ask("erlang", "system_info", Atom(item)) == charlist(answer)
+    assert await ask("erlang", "system_info", Atom("system_version")) == charlist("zenmon-node, not OTP")
+    # Its servers, and who runs this call.
+    assert await ask("erlang", "system_info", Atom("process_count")) == len(asked.processes) + 1
+    assert await ask("erlang", "function_exported", Atom("lists"), Atom("map"), 2) is False
+    assert await ask("code", "ensure_loaded", Atom("shell")) == (Atom("error"), Atom("nofile"))
+    assert await ask("application", "which_applications") == []
+    assert await ask("observer_backend", "get_table_list", Atom("ets"), []) == []
+    assert dict(await ask("observer_backend", "sys_info"))[Atom("otp_release")] == charlist("zenmon-node, not OTP")
+
+
+async def test_who_watches_applications_has_ended(asked: Node, ask: Any) -> None:
+    ok, pid = await ask("appmon_info", "start_link2", asked.whereis("user"), asked.whereis("user"), [])
+    assert ok == Atom("ok")
+    assert not asked.is_alive(pid)
+
+
+async def test_wrong_arguments_are_badarg(
+    asked: Node, ask: Any, two_nodes: tuple[Node, Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong: Term
+    foreign = two_nodes[0].whereis("rex")
+    with caplog.at_level(logging.INFO, "erlang_interop.rpc"):
+        for function in ("is_process_alive", "process_info"):
+            for wrong in (foreign, Atom("rex"), 1, []):
+                await is_badarg(ask, function, wrong)
+        for wrong in (1, b"rex", asked.whereis("rex")):
+            await is_badarg(ask, "whereis", wrong)
+        for wrong in (Atom("schedulers"), (Atom("wordsize"), Atom("internal")), [], 1, True):
+            await is_badarg(ask, "system_info", wrong)
+    assert caplog.records == []  # the caller is told; it is no fault of this node's
+
+
+async def test_a_terminal_is_told_that_there_is_no_shell(two_nodes: tuple[Node, Node]) -> None:
+    one, two = two_nodes
+    async with one.open_process() as terminal:
+        terminal.group_leader = terminal.pid
+        with trio.fail_after(20):
+            shell = await terminal.spawn_remote(two.name, "shell", "start", [])
+            tag, sender, _, (put_chars, encoding, text) = await terminal.receive()
+    assert (tag, sender, put_chars, encoding) == (Atom("io_request"), shell, Atom("put_chars"), Atom("unicode"))
+    assert text == b"two@127.0.0.1 is a node in Python, not Erlang/OTP: it has no shell\n"
+
+
+async def test_it_can_be_taken_back(asked: Node, ask: Any) -> None:
+    asked.unexpose("erlang")
+    with pytest.raises(RemoteError) as caught:
+        await ask("erlang", "node")
+    assert caught.value.reason == Atom("undef")
+
+
+async def test_ones_own_functions_go_before(asked: Node, ask: Any) -> None:
+    asked.expose("erlang", {"node": lambda: b"mine"})
+    assert await ask("erlang", "node") == b"mine"
+    assert await ask("erlang", "nodes", Atom("this")) == [asked.name]
