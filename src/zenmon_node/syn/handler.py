@@ -21,12 +21,16 @@ Source: ``syn_event_handler`` of syn 3.3.0; order and arguments as observed ther
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
 import trio
+
+from ..complaints import shortened
+from ..pacing import SLICE
 
 if TYPE_CHECKING:
     from erlang_interop import Node
@@ -120,45 +124,40 @@ class Events:
 
     Args:
         node: Runs what is to be awaited.
-        scope: First argument of every callback.
         handler: None: nobody is told.
+
+    Attributes:
+        resolver: ``resolve_registry_conflict`` of the handler; None if it has none, and the default goes.
     """
 
-    def __init__(self, node: Node, scope: Atom, handler: EventHandler | None) -> None:
+    def __init__(self, node: Node, handler: EventHandler | None) -> None:
         self._node = node
-        self._scope = scope
         self._methods: dict[str, Callable[..., Outcome]] = {}
-        #: ``resolve_registry_conflict`` of the handler; None if it has none, and the default goes.
-        self.resolver: Callable[[Atom, Term, Claim, Claim], Any] | None = None
-        #: What waits for an ``async`` callback to finish; None when none runs.
-        self._waiting: deque[tuple[str, tuple[Any, ...]]] | None = None
-        self._drained = trio.lowlevel.ParkingLot()
-        self._complained: set[tuple[str, type[BaseException]]] = set()
-        self.set_handler(handler)
-
-    def set_handler(self, handler: EventHandler | None) -> None:
-        """Call these methods from now on, for what waits too."""
-        self._methods = {}
         for name in _CALLBACKS:
             method = _overridden(handler, name)
             if method is not None:
                 self._methods[name] = method
-        self.resolver = _overridden(handler, "resolve_registry_conflict")
+        self.resolver: Callable[[Atom, Any, Claim, Claim], object] | None = _overridden(
+            handler, "resolve_registry_conflict"
+        )
+        #: What waits for an ``async`` callback to finish; None when none runs.
+        self._waiting: deque[tuple[str, tuple[Any, ...]]] | None = None
+        self._drained = trio.lowlevel.ParkingLot()
+        self._complained: set[tuple[str, type[BaseException]]] = set()
 
-    def emit(self, callback: str, *arguments: Any) -> None:
-        """Tell the handler.
+    def tell(self, callback: str, arguments: tuple[Any, ...]) -> None:
+        """Tell the handler. Raises nothing.
 
         Args:
             callback: As syn calls it.
-            arguments: Name or group, pid, metadata, reason. Of an update name or group, pid, the metadata before,
-                those now, reason: both arities of the callback are called.
+            arguments: Scope, name or group, pid, metadata, reason. Of an update scope, name or group, pid, the metadata
+                before, those now, reason: both arities of the callback are called.
         """
-        if len(arguments) == 5:
-            key, pid, previous, meta, reason = arguments
-            self._tell(callback, (key, pid, meta, reason))
-            self._tell(f"{callback}_from", (key, pid, previous, meta, reason))
-        else:
-            self._tell(callback, arguments)
+        if len(arguments) == 6:
+            scope, key, pid, _, meta, reason = arguments
+            self._tell(callback, (scope, key, pid, meta, reason))
+            callback = f"{callback}_from"
+        self._tell(callback, arguments)
 
     async def drain(self) -> None:
         """Return when the handler has been told everything."""
@@ -172,7 +171,7 @@ class Events:
         outcome = self._call(name, arguments)
         if outcome is not None:
             self._waiting = deque()
-            self._node.start_task(self._go_on, name, outcome)
+            self._node.start_task(self._go_on, name, arguments, outcome)
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Awaitable[object] | None:
         """Call one method; what it returns, if that is to be awaited."""
@@ -180,40 +179,42 @@ class Events:
         if method is None:
             return None
         try:
-            outcome = method(self._scope, *arguments)
+            outcome = method(*arguments)
         except Exception as error:
-            self._complain(name, error)
+            self._complain(name, arguments, error)
             return None
         return outcome if inspect.isawaitable(outcome) else None
 
-    async def _go_on(self, name: str, outcome: Awaitable[object] | None) -> None:
+    async def _go_on(self, name: str, arguments: tuple[Any, ...], outcome: Awaitable[object] | None) -> None:
         """Await one after the other, until nothing waits."""
         waiting = self._waiting
         assert waiting is not None
         try:
-            while True:
+            for done in itertools.count(1):
                 if outcome is not None:
                     try:
                         await outcome
                     except Exception as error:
-                        self._complain(name, error)
+                        self._complain(name, arguments, error)
                 if not waiting:
                     break
+                if done % SLICE == 0:
+                    await trio.lowlevel.checkpoint()
                 name, arguments = waiting.popleft()
                 outcome = self._call(name, arguments)
         finally:
             self._waiting = None
             self._drained.unpark_all()
 
-    def _complain(self, name: str, error: Exception) -> None:
+    def _complain(self, name: str, arguments: tuple[Any, ...], error: Exception) -> None:
         """Log it with its traceback: once for a callback and a class of exceptions, for they come in thousands."""
         key = (name, type(error))
         if key not in self._complained:
             self._complained.add(key)
             _log.error(
-                "a callback of an event handler of syn raised; the scope goes on, and more of the same is not logged",
-                scope=self._scope.name,
+                "a callback of an event handler of syn raised; the scope goes on, and more of this kind is not logged",
                 callback=name,
+                arguments=shortened(arguments),
                 exc_info=error,
             )
 

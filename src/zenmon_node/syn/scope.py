@@ -56,12 +56,11 @@ class Service(Protocol):
 
     What may be long work is returned as :data:`Work`, to be run to its end before anything else happens to the
     service; who has done all returns None.
-
-    Attributes:
-        name: ``"registry"`` or ``"pg"``.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """``"registry"`` or ``"pg"``."""
 
     def local_data(self) -> list[Any]:
         """``[(name or group, pid, meta, time), ...]``: the entries whose pid is of this node, all of them."""
