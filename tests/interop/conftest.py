@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
+from erlang_interop.testing.beam import Beam
 from tests.command import Command
 from tests.interop.hostile import Attacked, attacking
+from tests.interop.syn_members import GENUINE, UNCONNECTED, Cluster, clustered
 from tests.interop.zen_peer import FAST, Dial, dialling
 from zenmon_node import Compatibility, ZenMonitor, open_zen_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from erlang_interop import Process
-    from erlang_interop.testing.beam import Beam, Epmd
+    from erlang_interop.testing.beam import Epmd
+    from tests.conftest import Otp
 
 _numbers = itertools.count(1)
 
@@ -101,3 +105,32 @@ async def proxy(zen: ZenMonitor, beam: Beam) -> AsyncIterator[Beam]:
     assert await zen.connect(beam.name) is Compatibility.COMPATIBLE
     yield beam
     await beam.eval("zen_proxy:stop()")
+
+
+# -- syn: two BEAMs for the whole session, which are connected to nobody by themselves
+
+
+@pytest.fixture(scope="session")
+def syn_beam(otp: Otp, epmd: Epmd, cookie: str, fixtures_ebin: Path) -> Iterator[Callable[[int], Beam]]:
+    """The BEAMs of the tests of syn by number, from 0; each is started when it is asked for first."""
+    started: list[Beam] = []
+    paths = [fixtures_ebin, *([Path(GENUINE)] if GENUINE else [])]
+
+    def beam(number: int) -> Beam:
+        while len(started) <= number:
+            name = f"syn{otp.release}_{secrets.token_hex(3)}@127.0.0.1"
+            started.append(Beam.start(otp.root, name, cookie, epmd.port, code_paths=paths, args=UNCONNECTED))
+        return started[number]
+
+    yield beam
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+async def cluster(
+    request: pytest.FixtureRequest, opened: NodeOpener, syn_beam: Callable[[int], Beam]
+) -> AsyncIterator[Cluster]:
+    """Three members of a new scope, connected: two BEAMs and, in the place and of the kind that the test says, ours."""
+    async with clustered(request.param, opened, syn_beam) as cluster:
+        yield cluster

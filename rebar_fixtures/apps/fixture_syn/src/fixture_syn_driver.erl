@@ -1,9 +1,9 @@
 %% What tests do on a node with scopes: the same for fixture_syn and for the original, if that is on the code path.
 -module(fixture_syn_driver).
--export([start/0, api/0, version/0, resolve_by/1, call/2, add_scope/1, subcluster/2]).
--export([spawn_process/0, end_process/2, spawn_processes/1, register_many/3, join_many/3, missing/3]).
+-export([start/0, stop/0, api/0, version/0, resolve_by/1, call/2, add_scope/1, subcluster/2]).
+-export([spawn_process/0, end_process/2, kill/1, messages/2, spawn_processes/1, register_many/3, join_many/3, missing/3]).
 -export([crash/2, crash_while_down/3]).
--export([keep_meta/1, mark/1, mark/2, refuse/1, refuse/2]).
+-export([mark/1, mark/2, refuse/1, refuse/2]).
 
 -define(PATIENCE_MS, 20000).
 
@@ -11,16 +11,18 @@
 -spec start() -> ok.
 start() ->
     fixture_syn_recorder:open(),
+    Original = code:which(syn) =/= non_existing,
+    persistent_term:put(?MODULE, maps:get(Original, #{true => syn, false => fixture_syn})),
     ok = (api()):start(),
     resolve_by(default).
 
+%% Leaves all scopes.
+-spec stop() -> ok.
+stop() -> (api()):stop().
+
 %% The module with the API.
 -spec api() -> syn | fixture_syn.
-api() ->
-    case code:which(syn) of
-        non_existing -> fixture_syn;
-        _ -> syn
-    end.
+api() -> persistent_term:get(?MODULE).
 
 %% {3, 3} or {3, 4}; fixture_syn does as 3.4 does where they differ.
 -spec version() -> {integer(), integer()}.
@@ -50,9 +52,23 @@ add_scope(Scope) -> call(add_node_to_scopes, [[Scope]]).
 -spec subcluster(registry | pg, atom()) -> [node()].
 subcluster(Service, Scope) -> lists:sort(call(subcluster_nodes, [Service, Scope])).
 
-%% A process that ends as it is told, and answers a multi_call with {Message, Meta}.
+%% A process that ends as it is told, keeps its messages, and answers a multi_call with {Message, Meta}; silence is not
+%% answered, and end ends it.
 -spec spawn_process() -> pid().
-spawn_process() -> spawn(fun serve/0).
+spawn_process() -> spawn(fun() -> serve([]) end).
+
+%% The messages that a process of spawn_process has, oldest first: as soon as there are Count, or after 20 s.
+-spec messages(pid(), non_neg_integer()) -> [term()].
+messages(Pid, Count) ->
+    polling:until(fun() -> length(messages(Pid)) >= Count end, ?PATIENCE_MS),
+    messages(Pid).
+
+messages(Pid) ->
+    Ref = make_ref(),
+    Pid ! {tell_messages, self(), Ref},
+    receive
+        {Ref, Messages} -> Messages
+    end.
 
 %% Ends it with Reason, from the inside. Returns when it is gone.
 -spec end_process(pid(), term()) -> term().
@@ -61,6 +77,15 @@ end_process(Pid, Reason) ->
     Pid ! {end_with, Reason},
     receive
         {'DOWN', Monitor, process, Pid, Ended} -> Ended
+    end.
+
+%% Returns when it is gone.
+-spec kill(pid()) -> term().
+kill(Pid) ->
+    Monitor = monitor(process, Pid),
+    exit(Pid, kill),
+    receive
+        {'DOWN', Monitor, process, Pid, Reason} -> Reason
     end.
 
 -spec spawn_processes(non_neg_integer()) -> [pid()].
@@ -111,22 +136,27 @@ crash_while_down(Service, Scope, Do) ->
     ok = sys:resume(Supervisor),
     true = polling:until(fun() -> is_pid(whereis(Name)) andalso whereis(Name) =/= Pid end, ?PATIENCE_MS).
 
-serve() ->
+serve(Messages) ->
     receive
         {end_with, Reason} ->
             exit(Reason);
+        {tell_messages, Asker, Ref} ->
+            Asker ! {Ref, lists:reverse(Messages)},
+            serve(Messages);
         {syn_multi_call, silence, _Caller, _Meta} ->
-            serve();
+            serve(Messages);
+        {syn_multi_call, 'end', _Caller, _Meta} ->
+            exit(normal);
         {syn_multi_call, Message, Caller, Meta} ->
             call(multi_call_reply, [Caller, {Message, Meta}]),
-            serve()
+            serve(Messages);
+        Message ->
+            serve([Message | Messages])
     end.
 
 %% Functions for update_registry (of pid and metadata) and update_member (of metadata), as funs with a name.
-keep_meta(Meta) -> Meta.
-
 mark(Meta) -> {marked, Meta}.
 mark(_Pid, Meta) -> {marked, Meta}.
 
-refuse(Meta) -> error({refused, Meta}).
-refuse(_Pid, Meta) -> error({refused, Meta}).
+refuse(Meta) -> exit({refused, Meta}).
+refuse(_Pid, Meta) -> exit({refused, Meta}).
