@@ -16,7 +16,7 @@ node that it cannot show. ``docs/remote-tools.md`` says what each tool shows.
     code:ensure_loaded/1                    {error, nofile}: no module of Erlang's is here
     observer_backend:get_table_list/2       []
     observer_backend:sys_info/0             as much as observer needs to show anything
-    shell:start/0                           prints that there is no shell, and ends
+    shell:start/0                           a process that prints that there is no shell, and ends
 
 All of it reads tables of the node and changes nothing. No process is asked: no message and no state is among it.
 
@@ -63,7 +63,7 @@ class Introspection:
         self._node.expose("appmon_info", {"start_link2": watch_applications}, with_process=True)
         self._node.expose("code", {"ensure_loaded": lambda _module: (ERROR, Atom("nofile"))})
         self._node.expose("observer_backend", {"sys_info": self.sys_info, "get_table_list": lambda _type, _options: []})
-        self._node.expose("shell", {"start": no_shell}, with_process=True)
+        self._node.expose("shell", {"start": start_shell}, with_process=True)
 
     def nodes(self, kinds: Term = _VISIBLE) -> list[Atom]:
         """``erlang:nodes/0,1``: ``kinds`` is one, or a list of them."""
@@ -150,12 +150,19 @@ def watch_applications(process: Process, _starter: Term, _client: Term, _options
     return OK, process.pid
 
 
-def no_shell(process: Process) -> None:
-    """``shell:start/0``, as a process whose group leader is the terminal of ``erl -remsh`` of OTP 25."""
-    if process.group_leader is not None:
-        text = f"{process.node.name.name} is a node in Python, not Erlang/OTP: it has no shell\n"
-        request = (PUT_CHARS, UNICODE, text)
-        process.send(process.group_leader, (IO_REQUEST, process.pid, process.make_ref(), request))
+def start_shell(process: Process) -> Pid:
+    """``shell:start/0``, which the terminal of ``erl -remsh`` of OTP 25 calls by rpc: the pid of the shell."""
+    return process.node.spawn(_no_shell, process.group_leader)
+
+
+async def _no_shell(process: Process, terminal: Pid | None) -> None:
+    """Print why there is none; the terminal ends with this process, so the text is to be there before."""
+    if terminal is None:
+        return
+    text = f"{process.node.name.name} is a node in Python, not Erlang/OTP: it has no shell\n"
+    ref = process.monitor(terminal)
+    process.send(terminal, (IO_REQUEST, process.pid, ref, (PUT_CHARS, UNICODE, text)))
+    await process.receive(lambda message: type(message) is tuple and message[1:2] == (ref,))  # the reply, or its DOWN
 
 
 def _listed(items: Mapping[str, Term]) -> list[Term]:

@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 import pytest
-import trio
 
-from erlang_interop import Atom, EpmdAddress, Node, RemoteError, Term, charlist, open_node
+from erlang_interop import Atom, EpmdAddress, Node, Pid, Process, RemoteError, Term, charlist, open_node
+from tests.interop.collectors import until
 
 BADARG = Atom("badarg")
 
@@ -120,15 +120,42 @@ async def test_wrong_arguments_are_badarg(
     assert caplog.records == []  # the caller is told; it is no fault of this node's
 
 
+async def start_shell(terminal: Process, node: Atom) -> tuple[Pid, Any]:
+    """``rpc:call(Node, shell, start, [])`` by a process that is its own group leader: the shell, and what it prints."""
+    terminal.group_leader = terminal.pid
+    arguments = [Atom("call"), Atom("shell"), Atom("start"), []]
+    ref = terminal.spawn_request(node, "erpc", "execute_call", arguments, reply="no", monitor=True)
+    first, second = [await terminal.receive(timeout=20) for _ in range(2)]
+    down, request = (first, second) if first[1] == ref else (second, first)
+    assert down[4][:2] == (Atom("call"), Atom("return"))
+    return down[4][2], request
+
+
 async def test_a_terminal_is_told_that_there_is_no_shell(two_nodes: tuple[Node, Node]) -> None:
     one, two = two_nodes
     async with one.open_process() as terminal:
-        terminal.group_leader = terminal.pid
-        with trio.fail_after(20):
-            shell = await terminal.spawn_remote(two.name, "shell", "start", [])
-            tag, sender, _, (put_chars, encoding, text) = await terminal.receive()
-    assert (tag, sender, put_chars, encoding) == (Atom("io_request"), shell, Atom("put_chars"), Atom("unicode"))
-    assert text == b"two@127.0.0.1 is a node in Python, not Erlang/OTP: it has no shell\n"
+        shell, (tag, sender, reply_as, request) = await start_shell(terminal, two.name)
+        assert (tag, sender) == (Atom("io_request"), shell)
+        text = b"two@127.0.0.1 is a node in Python, not Erlang/OTP: it has no shell\n"
+        assert request == (Atom("put_chars"), Atom("unicode"), text)
+        gone = terminal.monitor(shell)
+        terminal.send(shell, (Atom("something"), Atom("else")))
+        terminal.send(shell, Atom("else"))
+        terminal.send(shell, (Atom("io_reply"), reply_as, Atom("ok")))
+        assert await terminal.receive(timeout=20) == (Atom("DOWN"), gone, Atom("process"), shell, Atom("normal"))
+
+
+async def test_what_is_no_shell_ends_with_its_terminal(two_nodes: tuple[Node, Node]) -> None:
+    one, two = two_nodes
+    async with one.open_process() as terminal:
+        shell, _ = await start_shell(terminal, two.name)
+    await until(lambda: not two.is_alive(shell))
+
+
+async def test_without_a_terminal_there_is_nobody_to_tell(one_node: Node) -> None:
+    one_node.default_group_leader = None
+    shell = await one_node.erpc_call(one_node.name, "shell", "start", [], 20)
+    await until(lambda: not one_node.is_alive(shell))
 
 
 async def test_it_can_be_taken_back(asked: Node, ask: Any) -> None:
