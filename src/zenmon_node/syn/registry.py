@@ -139,7 +139,7 @@ class Registry:
                 return m.RAISE, failure.class_, failure.reason, failure.stack
         if exact_key(meta) == exact_key(before):
             return m.NOOP, before
-        entry.meta, entry.time = meta, self._port.now()
+        entry.meta, entry.time = meta, max(self._port.now(), entry.time + 1)
         self._port.emit("on_registry_process_updated", name, pid, before, meta, m.NORMAL)
         return self._made(requester, entry, "on_registry_process_updated", before)
 
@@ -185,7 +185,8 @@ class Registry:
                 if self._port.knows(pid.node):  # else all of it comes with its ack_sync
                     return self._take(m.Row(name, pid, meta, time), reason)
             case m.Gone(name, pid, meta, reason):
-                self._forget(name, pid, meta, reason)
+                if pid.node != self._port.node:  # of which nobody else can know
+                    self._forget(name, pid, meta, reason)
         return None
 
     def answered(self, request: Term, reply: Term) -> Work | None:
@@ -203,22 +204,27 @@ class Registry:
         return None
 
     def _take(self, row: m.Row, reason: Term) -> Work | None:
-        """A process of another node has a name: what its own node says, so its time decides nothing about it."""
+        """A process of another node has a name, as its own node says."""
         key = exact_key(row.key)
         entry = self._entries.get(key)
         if entry is None:
             self._add(Entry(key, *row))
             self._port.emit("on_process_registered", row.key, row.pid, row.meta, reason)
         elif entry.pid == row.pid:
-            before = entry.meta
-            entry.meta, entry.time = row.meta, row.time
-            if exact_key(before) != exact_key(row.meta):
-                self._port.emit("on_registry_process_updated", row.key, row.pid, before, row.meta, reason)
+            self._update(entry, row, reason)
         elif entry.pid.node == self._port.node:
             return self._resolve(entry, Entry(key, *row))
         elif entry.time < row.time:
             self._replace(entry, Entry(key, *row), reason)
         return None
+
+    def _update(self, entry: Entry, row: m.Row, reason: Term) -> None:
+        if row.time < entry.time:
+            return  # 3.4 answers a request at once and tells all others later: it may be overtaken by its answer to us
+        before = entry.meta
+        entry.meta, entry.time = row.meta, row.time
+        if exact_key(before) != exact_key(row.meta):
+            self._port.emit("on_registry_process_updated", entry.name, entry.pid, before, row.meta, reason)
 
     def _forget(self, name: Term, pid: Pid, meta: Term, reason: Term) -> None:
         entry = self._entries.get(exact_key(name))
