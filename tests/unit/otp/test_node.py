@@ -71,12 +71,21 @@ async def test_hidden_unless_it_is_to_be_visible(one_node: Node, epmd_address: E
         await one_node.connect(seen.name)
         assert one_node.nodes("visible") == [seen.name]
         assert seen.nodes("hidden") == [one_node.name]
-    assert (one_node.visible, seen.visible) == (False, True)
+    assert (one_node.visible, seen.visible, seen.global_server) == (False, True, None)
 
 
-@pytest.mark.parametrize("visible", ["full", True, None])
-async def test_visible_in_full_is_not_there_yet(epmd_address: EpmdAddress, visible: Any) -> None:
-    with pytest.raises(ValueError, match="'passive'"):
+async def test_a_full_node_takes_part_in_global_before_anybody_can_connect(epmd_address: EpmdAddress) -> None:
+    async with open_node(
+        "full@127.0.0.1", cookie="secret", epmd=epmd_address, embedded_epmd=True, visible="full"
+    ) as full:
+        assert full.visible
+        assert full.global_server is not None
+        assert full.whereis("global_name_server") == full.global_server.process.pid
+
+
+@pytest.mark.parametrize("visible", ["half", True, None])
+async def test_there_are_three_ways_to_be_visible(epmd_address: EpmdAddress, visible: Any) -> None:
+    with pytest.raises(ValueError, match=r"'passive'.*'full'"):
         async with open_node("x@127.0.0.1", cookie="x", visible=visible, epmd=epmd_address, embedded_epmd=True):
             pass
 
