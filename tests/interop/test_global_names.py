@@ -29,7 +29,7 @@ from erlang_interop.testing.beam import Beam
 from tests.interop.collectors import PATIENCE, collecting, has_lost, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from erlang_interop import Term
@@ -80,7 +80,7 @@ async def has(beam: Beam, name: Term, pid: Pid | Atom) -> None:
     """Return when ``beam`` finds ``pid`` under ``name``."""
 
     async def found() -> bool:
-        return await whereis(beam, name) == pid
+        return bool(await whereis(beam, name) == pid)
 
     await until(found)
 
@@ -308,7 +308,7 @@ async def test_two_processes_with_one_name_meet(opened: NodeOpener, fresh_beam: 
         await node.global_names.register(name, ours, resolve)
         assert await there.run("global", "register_name", name, there.pid) == YES
         await joined(one, two)
-        winner = {"ours": ours, "theirs": there.pid, None: UNDEFINED}[kept]
+        winner = ours if kept == "ours" else there.pid if kept == "theirs" else UNDEFINED
         for beam in (one, two):
             await has(beam, name, winner)
         assert set(asked) == {(name, there.pid, ours)}
@@ -446,3 +446,115 @@ async def test_transactions_of_beams_and_ours_exclude_each_other(opened: NodeOpe
         for beam in pair:
             assert await beam.eval("persistent_term:get(K)", K=key) == 3 * turns
             await beam.eval("persistent_term:erase(K)", K=key)
+
+
+# -- nodes that take part themselves
+
+
+class Trio:
+    """Two BEAMs and a full node of ours, which have exchanged their names."""
+
+    def __init__(self, node: Node, beams: tuple[Beam, Beam]) -> None:
+        self.node = node
+        self.names = node.global_names
+        self.beams = beams
+
+    async def all_have(self, name: Term, pid: Pid | None) -> None:  # not a str: it is a binary there
+        """Return when all three find ``pid`` under ``name``."""
+
+        async def found() -> bool:
+            return await self.names.whereis(name) == pid
+
+        await until(found)
+        for beam in self.beams:
+            await has(beam, name, pid or UNDEFINED)
+
+
+@pytest.fixture
+async def trio_of(opened: NodeOpener, fresh_beam: BeamFactory) -> AsyncIterator[Trio]:
+    one, two = fresh_beam(), fresh_beam()
+    await joined(one, two)
+    async with opened(visible="full") as node:
+        await node.connect(one.name)
+        assert node.global_server is not None
+        known = node.global_server
+        await until(lambda: len(known.known) == 2)
+        for beam in (one, two):
+            source = "lists:member(N, gen_server:call(global_name_server, get_known, infinity))"
+            assert await beam.eval(f"polling:until(fun() -> {source} end, 20000)", N=node.name) is True
+        yield Trio(node, (one, two))
+
+
+async def test_names_of_a_full_node(trio_of: Trio) -> None:
+    one, two = trio_of.beams
+    node, names = trio_of.node, trio_of.names
+    async with node.open_process() as process, collecting(two) as there:
+        await names.register("ours", process.pid)
+        await trio_of.all_have(Atom("ours"), process.pid)
+        assert await one.eval("global:send(ours, {hello, node()})") == process.pid
+        assert await process.receive(timeout=PATIENCE) == (Atom("hello"), Atom(one.name))
+        assert await one.eval("global:register_name(ours, self())") == NO
+        with pytest.raises(GlobalNameTaken):
+            await names.register("ours", node.spawn(wait))
+        with pytest.raises(GlobalNameTaken):  # one name each, as on a BEAM
+            await names.register("second", process.pid)
+        assert await there.run("global", "register_name", Atom("theirs"), there.pid) == YES
+        assert await names.send("theirs", Atom("hello")) == there.pid
+        assert await there.take(1) == [Atom("hello")]
+        assert sorted(name.name for name in await names.registered_names()) == ["ours", "theirs"]
+        with pytest.raises(GlobalNameTaken):
+            await names.register("theirs", node.spawn(wait))
+        taking = node.spawn(wait)
+        await names.re_register("theirs", taking)
+        await trio_of.all_have(Atom("theirs"), taking)
+        node.exit(taking, Atom("kill"))
+        await trio_of.all_have(Atom("theirs"), None)
+        await names.register([1.0], there.pid)  # a process of another node, and any term
+        await trio_of.all_have([1.0], there.pid)
+        assert await one.eval("global:whereis_name([1])") == UNDEFINED
+        await names.unregister("ours")
+        await trio_of.all_have(Atom("ours"), None)
+        assert process.alive
+        await names.sync()
+    await trio_of.all_have([1.0], None)
+    assert await names.registered_names() == []
+
+
+async def test_locks_of_a_full_node(trio_of: Trio) -> None:
+    one, two = trio_of.beams
+    node, names, resource = trio_of.node, trio_of.names, Atom("resource")
+    server = node.global_server
+    assert server is not None
+    async with collecting(two) as there:
+        pid = node.spawn(wait)
+        assert await names.set_lock((resource, pid))
+        for nodes in ([node.name], [Atom(one.name)], [Atom(two.name)]):
+            assert await there.run("global", "set_lock", (resource, Atom("other")), nodes, 0) is False
+        node.exit(pid, Atom("kill"))
+        for beam in (one, two):
+            await is_free(beam, resource)
+        assert server.locks.held == []
+        assert await there.run("global", "set_lock", (resource, there.pid)) is True
+        assert [lock.holders for lock in server.locks.held] == [(there.pid,)]
+        with pytest.raises(TransactionAborted):
+            await names.trans((resource, "me"), trio.lowlevel.checkpoint, retries=0)
+    await until(lambda: server.locks.held == [])  # its holder has ended
+
+    async def look() -> list[Term]:
+        return [*server.locks.held, *await lock_of(one, resource), *await lock_of(two, resource)]
+
+    assert len(await names.trans((resource, "me"), look)) == 3
+    assert await look() == []
+
+
+async def test_a_full_node_registers_while_a_beam_is_lost(trio_of: Trio) -> None:
+    one, two = trio_of.beams
+    pid = trio_of.node.spawn(wait)
+    two.suspend()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio_of.names.register, "name", pid)
+            await trio.testing.wait_all_tasks_blocked()
+            two.kill()
+    assert await trio_of.names.whereis("name") == await whereis(one, Atom("name")) == pid
+    assert await one.eval("global:register_name(other, self())") == YES  # no lock is left

@@ -16,7 +16,7 @@ Source: kernel/src/global.erl (register_name/3, trans_all_known/1, set_lock_know
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -24,32 +24,15 @@ from ..terms import Atom
 from ._global_calls import LockId, ask_all, back_off, del_lock, drop_lock, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ..runtime.node import Node
     from ..terms import Export, Pid, Term
+    from .global_server import GlobalServer
 
 _GLOBAL: Final = Atom("global")
 _REGISTER: Final = Atom("register")
 _UNREGISTER: Final = Atom("unregister")
-
-
-class NameServer(Protocol):
-    """What this node has that takes part in ``global``."""
-
-    @property
-    def known(self) -> Mapping[Atom, int]:
-        """The other nodes that take part, and the version each speaks."""
-
-    @property
-    def names(self) -> Mapping[Term, Pid]:
-        """Who has which name."""
-
-    def whereis(self, name: Term) -> Pid | None:
-        """Who has ``name``."""
-
-    async def wait_synced(self) -> None:
-        """Return when all nodes that are connected have agreed on the names."""
 
 
 class Registrar:
@@ -61,7 +44,7 @@ class Registrar:
         holder: Gives a living process of this node, which holds the lock.
     """
 
-    def __init__(self, node: Node, server: NameServer, holder: Callable[[], Pid]) -> None:
+    def __init__(self, node: Node, server: GlobalServer, holder: Callable[[], Pid]) -> None:
         self._node = node
         self._server = server
         self._holder = holder

@@ -330,8 +330,10 @@ class GlobalNames:
     async def _nodes_for_locks(self, nodes: Iterable[Atom | str] | None, through: Atom | str | None) -> list[Atom]:
         if nodes is not None:
             return [atom_of(name) for name in nodes]
-        if self._node.global_server is not None and through is None:
-            return [self._node.name, *self._node.nodes("visible")]
+        server = self._node.global_server
+        if server is not None and through is None:
+            # Those that take part, and those that are about to: neither is the whole of the other.
+            return [self._node.name, *self._node.nodes("visible"), *server.known]
 
         async def known_to(name: Atom) -> Term:
             server = (GLOBAL_NAME_SERVER, name)

@@ -35,7 +35,7 @@ class Cluster:
         self.node, self.server = nodes[1], self.servers[1]
         self.holder = self.node.start_inline(Holder())
         self.lock = (Atom("global"), self.holder)
-        self.registrar = Registrar(self.node, self.server, lambda: self.holder)
+        self.registrar = Registrar(self.node, self.server, lambda: self.holder)  # type: ignore[arg-type]
 
     def spawn(self) -> Pid:
         return self.node.start_inline(Holder())
