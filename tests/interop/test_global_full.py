@@ -9,12 +9,12 @@ import pytest
 import trio
 
 from erlang_interop import Atom
+from erlang_interop.testing.beam import Beam
 from tests.interop.collectors import PATIENCE, collecting, until, wait_for_ever
 
 if TYPE_CHECKING:
     from erlang_interop import Node, Pid, Term
     from erlang_interop.otp.global_server import GlobalServer
-    from erlang_interop.testing.beam import Beam
     from tests.conftest import BeamFactory
     from tests.interop.conftest import NodeOpener
 
@@ -37,8 +37,8 @@ async def know_each_other(*members: Node | Beam) -> None:
     names = sorted(str(member.name) for member in members)
     for member in members:
         others = [Atom(name) for name in names if name != str(member.name)]
-        if hasattr(member, "eval"):
-            assert await member.eval(KNOWS, Others=others, timeout=30) is True, member.log
+        if isinstance(member, Beam):
+            assert await member.eval(KNOWS, Others=others, timeout=30) is True
             assert await member.eval("global:sync().", timeout=30) == OK
         else:
             await until(lambda member=member, others=others: set(server_of(member).known) == set(others))  # type: ignore[misc]

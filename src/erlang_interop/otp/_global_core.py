@@ -278,12 +278,13 @@ class GlobalCore:
         attempt = self._attempt(node, tag)
         if attempt is None or not attempt.waits_for_him:
             return
-        self._port.warn(f"{node.name} does not go on with the exchange of names that it has begun; once more")
         self._failures[node] = self._failures.get(node, 0) + 1
-        if attempt.version < TAGGED:
-            self._port.disconnect_from(node)  # it would not understand that it is to begin again
-        else:
+        if attempt.ops is None and attempt.version >= TAGGED:
+            self._port.warn(f"{node.name} does not go on with the exchange of names that it has begun; once more")
             self._restart(node)
+        else:  # it may be through, or would not understand that it is to begin again
+            self._port.warn(f"disconnects {node.name}, which does not end the exchange of names that it has begun")
+            self._port.disconnect_from(node)
 
     def handle(self, message: messages.Message) -> None:
         """Take what another name server says; calls are not the core's."""
@@ -292,7 +293,8 @@ class GlobalCore:
                 self._init_connect(message)
             case InitConnectAck(node, tag, his_tag):
                 attempt = self._attempts.get(node)
-                if attempt is None or attempt.tag != tag or attempt.his_tag != his_tag:
+                # One for an older attempt was under way when he was told of the new one.
+                if attempt is None or (attempt.tag == tag and attempt.his_tag != his_tag):
                     self._port.send(node, messages.cancel_connect(self._me, his_tag))
                     self._restart(node)
             case CancelConnect(node, tag):
