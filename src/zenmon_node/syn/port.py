@@ -147,7 +147,8 @@ class ScopePort:
         except FunFailed:
             raise
         except Exception as error:
-            _log.warning("an update raised, and its caller is told", fun=shortened(fun), exc_info=error)
+            if isinstance(fun, Export):
+                _log.warning("an update raised, and its caller is told", fun=shortened(fun), exc_info=error)
             raise _failed(error) from error
 
     # -- Link
@@ -187,7 +188,7 @@ def _sendable(reason: Term) -> Term:
     try:
         return carried(reason)
     except EncodeError:
-        return crash_reason(TypeError(f"the exit reason is no term: {shortened(reason)}"))
+        return carried(crash_reason(TypeError(f"the exit reason is no term: {shortened(reason)}")))
 
 
 def _failed(error: Exception) -> FunFailed:
@@ -195,4 +196,4 @@ def _failed(error: Exception) -> FunFailed:
         return FunFailed(_THROW, _sendable(error.value), [])
     if isinstance(error, Exit):
         return FunFailed(_EXIT, _sendable(error.reason), [])
-    return FunFailed(_ERROR, crash_reason(error), [])
+    return FunFailed(_ERROR, _sendable(crash_reason(error)), [])

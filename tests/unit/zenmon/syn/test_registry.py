@@ -18,6 +18,8 @@ from zenmon_node.syn.registry import Registry, Resolver
 from .rig import KILLED, SCOPE, Member, Rig, down, register, table, unregister, up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zenmon_node.syn.conflict import Claim
 
 N, OLD, NEW = Atom("n"), b"old", {Atom("since"): 1}
@@ -285,7 +287,9 @@ async def raising_later(*_: Any) -> Any:
 @ORDERS
 @pytest.mark.parametrize("resolver", [keep(b"nobody")[0], lambda *_: Pid(N, 1, 0, 1), raising, raising_later])
 @pytest.mark.parametrize("newer", [0, 2])
-def test_a_resolver_that_names_neither_frees_the_name(order: str, resolver: Resolver, newer: int) -> None:
+def test_a_resolver_that_names_neither_frees_the_name(
+    order: str, resolver: Resolver, newer: int, logged: Callable[[], list[dict[str, Any]]]
+) -> None:
     rig, a, b, c = three(resolver)
     pa, pc = conflict(rig, a, b, c, newer=(a, b, c)[newer])
     heal(rig, order)
@@ -294,6 +298,8 @@ def test_a_resolver_that_names_neither_frees_the_name(order: str, resolver: Reso
     assert on_c == [unregistered(N, pc, b"c", RESOLVED)]
     assert on_b[-1][0] == "on_process_unregistered"
     assert not table(a)
+    raised = ["resolve_registry_conflict raised; the name is freed"] * 2 * (resolver in (raising, raising_later))
+    assert [line["event"] for line in logged()] == raised
     assert {pa, pc} <= a.alive | c.alive
 
 
