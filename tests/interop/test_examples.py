@@ -193,6 +193,21 @@ async def test_10_rpc(example: Command, beam: Beam) -> None:
         assert re.search(f"^{line}$", done.out, re.MULTILINE), done.out
 
 
+async def test_11_global_names(example: Command, beam: Beam) -> None:
+    async with example.started(path("11"), beam.name) as running:
+        await running.out.until("py_counter is <example11@127")
+        await running.out.until("GlobalNameTaken: ")
+        assert (await beam.eval("global:send(py_counter, {add, 40}).")).node == Atom("example11@127.0.0.1")
+        await running.out.until("total 40")
+        await beam.eval("global:trans({py_total, self()}, fun() -> global:send(py_counter, {add, 2}) end).")
+        await running.out.until("total 42")
+        await beam.eval("global:send(py_counter, stop).")
+        done = await running.end()
+    expect(done, "stopped")
+    gone = "polling:until(fun() -> global:whereis_name(py_counter) =:= undefined end, 20000)."
+    assert await beam.eval(gone) is True
+
+
 def expect_the_pair(done: Finished, peer: str) -> None:
     expect(
         done,
