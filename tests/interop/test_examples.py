@@ -208,6 +208,38 @@ async def test_11_global_names(example: Command, beam: Beam) -> None:
     assert await beam.eval(gone) is True
 
 
+async def test_12_syn(example: Command, beam: Beam) -> None:
+    syn = "Syn = fixture_syn_driver:api(), Until = fun(IsSo) -> true = polling:until(IsSo, 20000) end, "
+    await beam.eval("fixture_syn_driver:start(), fixture_syn_driver:add_scope(users).")
+    try:
+        async with example.started(path("12"), beam.name) as running:
+            await running.out.until("greeter registered: <example12@")
+            await running.out.until("greeters joined: <example12@")
+            pid, meta = await beam.eval(
+                syn + "Until(fun() -> Syn:lookup(users, greeter) =/= undefined end), Syn:lookup(users, greeter)."
+            )
+            assert (pid.node, meta) == (Atom("example12@127.0.0.1"), {b"language": b"Python"})
+            replies, bad = await beam.eval(
+                syn + "Until(fun() -> Syn:member_count(users, greeters) =:= 1 end), "
+                "Syn:multi_call(users, greeters, hello, 20000)."
+            )
+            assert (replies, bad) == ([((pid, Atom("undefined")), (Atom("hello"), Atom("from_python")))], [])
+            await beam.eval(
+                syn + "Shell = fixture_syn_driver:spawn_process(), "
+                "ok = Syn:register(users, shell, Shell, #{version => 1}), ok = Syn:unregister(users, shell)."
+            )
+            done = await running.end()
+    finally:
+        await beam.eval("fixture_syn_driver:stop().")
+    expect(
+        done,
+        rf"shell registered: <{beam.name}\.\d+\.\d+>, #{{version => 1}}",
+        rf"shell unregistered: <{beam.name}\.\d+\.\d+>, normal",
+        f"in the scope with: {beam.name}",
+        "groups: greeters",
+    )
+
+
 def expect_the_pair(done: Finished, peer: str) -> None:
     expect(
         done,
