@@ -1,0 +1,102 @@
+"""A node of ours as a program of its own, so that it can be killed and suspended as a BEAM can.
+
+    python -m tests.interop.partition_node '{"name": ..., "epmd_port": ..., "visible": ..., "net_ticktime": ...}'
+
+``ZENMON_COOKIE`` holds the cookie. Each line of its input is one request, ``["join", NODE, ...]``, ``["leave"]``,
+``["disconnect"]``, ``["nodes"]``, ``["names"]`` or ``["hold", NAME]``, each line of its output the answer to one:
+``[true, VALUE]`` or ``[false, ERROR]``. Names of ``global`` are its own server's in the mode "full", and a BEAM's in
+the others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import AsyncExitStack
+from typing import Any
+
+import trio
+
+from erlang_interop import Atom, EpmdAddress, Node, Pid, open_node
+from tests.interop.collectors import wait_for_ever
+
+
+class Member:
+    """The node, while it is in the cluster."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._stack = AsyncExitStack()
+        self._node: Node | None = None
+
+    @property
+    def node(self) -> Node:
+        assert self._node is not None, "it has left"
+        return self._node
+
+    @property
+    def full(self) -> bool:
+        return bool(self._options["visible"] == "full")
+
+    async def join(self, *peers: str) -> None:
+        if self._node is None:
+            opened = open_node(
+                self._options["name"],
+                visible=self._options["visible"],
+                net_ticktime=self._options["net_ticktime"],
+                epmd=EpmdAddress(port=self._options["epmd_port"]),
+            )
+            self._node = await self._stack.enter_async_context(opened)
+        for peer in peers:
+            await self._node.connect(peer)
+
+    async def leave(self) -> None:
+        self._node = None
+        await self._stack.aclose()
+
+    async def disconnect(self) -> None:
+        for peer in self.node.nodes("connected"):
+            await self.node.disconnect(peer)
+
+    async def nodes(self) -> list[str]:
+        return [name.name for name in self.node.nodes("connected")]
+
+    async def names(self) -> list[tuple[str, list[Any]]]:
+        if self.full:
+            names = self.node.global_names
+            atoms = [name for name in await names.registered_names() if type(name) is Atom]
+            found = [(name, await names.whereis(name)) for name in atoms]
+        else:
+            found = await self.node.rpc(self.node.nodes("connected")[0], "partition_watch", "names", [])
+        return [(str(name), as_json(pid)) for name, pid in found]
+
+    async def hold(self, name: str) -> None:
+        """Keep a name until the node leaves."""
+        await self.node.global_names.register(Atom(name), self.node.spawn(wait_for_ever))
+
+
+def as_json(pid: Any) -> list[Any]:
+    """A pid with everything that makes it the same as another: a BEAM's text has no creation."""
+    return [pid.node.name, pid.id, pid.serial, pid.creation] if type(pid) is Pid else [repr(pid)]
+
+
+async def main() -> None:
+    member = Member(json.loads(sys.argv[1]))
+    buffer = b""
+    async with trio.lowlevel.FdStream(0) as requests, trio.lowlevel.FdStream(1) as answers:
+        while data := await requests.receive_some():
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                request, *arguments = json.loads(line)
+                try:
+                    answer = [True, await getattr(member, request)(*arguments)]
+                except Exception as error:
+                    answer = [False, f"{type(error).__name__}: {error}"]
+                await answers.send_all(json.dumps(answer).encode() + b"\n")
+    await member.leave()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    trio.run(main)
