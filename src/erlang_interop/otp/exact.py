@@ -14,7 +14,7 @@ from ..terms import Atom, ErlMap, Pid, Reference, Term
 #: Terms that Python tells apart as Erlang does, also as parts of a tuple.
 _PLAIN: Final = frozenset((Atom, Pid, Reference, int, bytes))
 #: Atoms that arrive as something else.
-_NOT_ATOMS: Final = ("true", "false", "nil")
+_NOT_ATOMS: Final = frozenset(("true", "false", "nil"))
 
 
 def exact_key(term: Term) -> Any:
@@ -44,6 +44,12 @@ def _key_of_part(term: Term) -> Any:
     return term.encode() if type(term) is str else (ErlMap, ErlMap([(term, None)]).identity)
 
 
+def _is_carried_as_it_is(term: Term) -> bool:
+    """Whether it is the same on its way, and never refused: most names, without a look at their bytes."""
+    kind = type(term)
+    return term.name not in _NOT_ATOMS if kind is Atom else kind in _PLAIN
+
+
 def carried(term: Term, why: str = "") -> Term:
     """``term`` as the nodes that it is sent to will see it: a ``str`` is ``bytes``, ``Atom("true")`` is ``True``.
 
@@ -57,10 +63,16 @@ def carried(term: Term, why: str = "") -> Term:
         EncodeError: No external term can carry it, or it is too deep to be a part of a message.
     """
     kind = type(term)
-    if kind is Atom and term.name not in _NOT_ATOMS:
+    if _is_carried_as_it_is(term):
         return term
-    if kind in (Pid, Reference, int, bytes):
-        return term
+    if kind is str and term.isascii():
+        return term.encode()
+    if kind is tuple:
+        for part in term:
+            if not _is_carried_as_it_is(part):
+                break
+        else:
+            return term
     writer = TermWriter(why)
     writer.write(b"\x83")
     # As deep as it is in a message that lists it with others.

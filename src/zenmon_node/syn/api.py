@@ -128,7 +128,7 @@ class Scope:
         reply = await self._ask(
             self._names, pid, m.REGISTRY.ask_put(self.node.name, name, pid, _metadata(meta)), timeout
         )
-        _new_meta(reply, f"register {shown_term(name)}", pid)
+        _new_meta(reply, "register", name, pid)
 
     async def unregister(self, name: Term, *, timeout: float = TIMEOUT) -> None:
         """``syn:unregister/2``: take a name back, whoever has it.
@@ -138,11 +138,10 @@ class Scope:
             RaceCondition: it has changed hands, and this node has not heard of it yet.
         """
         name = _carried(name)
-        what = f"unregister {shown_term(name)}"
-        entry = self._found(name, what)
+        entry = self._found(name, "unregister")
         reply = await self._ask(self._names, entry.pid, m.REGISTRY.ask_remove(self.node.name, name, entry.pid), timeout)
         if reply[0] != m.OK:
-            raise refusal(reply, what, entry.pid, "registry")
+            raise refusal(reply, "unregister", name, entry.pid, "registry")
 
     async def update_registry(
         self, name: Term, fun: Update, *, timeout: float = TIMEOUT, caller: LocalProcess | None = None
@@ -169,12 +168,11 @@ class Scope:
             Exception: whatever ``fun`` raised on this node.
         """
         name = _carried(name)
-        what = f"update {shown_term(name)}"
-        pid = self._found(name, what).pid
+        pid = self._found(name, "update").pid
         self._require_self(pid, caller)
         run = self._function(pid, fun)
         reply = await self._ask(self._names, pid, m.REGISTRY.ask_put(self.node.name, name, pid, run.sent), timeout)
-        return Registered(pid, _new_meta(reply, what, pid, run=run))
+        return Registered(pid, _new_meta(reply, "update", name, pid, run=run))
 
     def lookup(self, name: Term) -> Registered | None:
         """``syn:lookup/2``: who has a name, as far as this node has heard; None for ``undefined``."""
@@ -195,7 +193,7 @@ class Scope:
         Raises:
             NameUndefined: nobody (``badarg`` in syn).
         """
-        pid = self._found(_carried(name), f"send to {shown_term(name)}").pid
+        pid = self._found(_carried(name), "send to").pid
         self.node.send(pid, message)
         return pid
 
@@ -239,7 +237,7 @@ class Scope:
         self._require_self(pid, caller)
         group = _carried(group)
         reply = await self._ask(self._members, pid, m.PG.ask_put(self.node.name, group, pid, _metadata(meta)), timeout)
-        _new_meta(reply, f"join {shown_term(group)}", pid, where="pg")
+        _new_meta(reply, "join", group, pid, where="pg")
 
     async def leave(self, group: Term, pid: Pid, *, timeout: float = TIMEOUT) -> None:
         """``syn:leave/3``: take a process out of a group.
@@ -250,7 +248,7 @@ class Scope:
         group = _carried(group)
         reply = await self._ask(self._members, pid, m.PG.ask_remove(self.node.name, group, pid), timeout)
         if reply[0] != m.OK:
-            raise refusal(reply, f"leave {shown_term(group)}", pid, "pg")
+            raise refusal(reply, "leave", group, pid, "pg")
 
     async def update_member(
         self, group: Term, pid: Pid, fun: Update, *, timeout: float = TIMEOUT, caller: LocalProcess | None = None
@@ -275,7 +273,7 @@ class Scope:
         group = _carried(group)
         run = self._function(pid, fun)
         reply = await self._ask(self._members, pid, m.PG.ask_put(self.node.name, group, pid, run.sent), timeout)
-        return Member(pid, _new_meta(reply, f"update {shown_term(group)}", pid, where="pg", run=run))
+        return Member(pid, _new_meta(reply, "update", group, pid, where="pg", run=run))
 
     def members(self, group: Term) -> list[Member]:
         """``syn:members/2``: the members on all nodes, in the order of their pids; empty for a group that is none."""
@@ -424,7 +422,7 @@ class Scope:
     def _found(self, name: Term, what: str) -> Entry:
         entry = self._registry.lookup(name)
         if entry is None:
-            raise NameUndefined(f"cannot {what}: nobody has the name", m.UNDEFINED)
+            raise NameUndefined(f"cannot {what} {shown_term(name)}: nobody has the name", m.UNDEFINED)
         return entry
 
     def _require_self(self, pid: Pid, caller: LocalProcess | None) -> None:
@@ -590,7 +588,13 @@ class _Function:
 
 
 def _new_meta(
-    reply: Any, what: str, pid: Pid, *, where: Literal["registry", "pg"] = "registry", run: _Function | None = None
+    reply: Any,
+    what: str,
+    key: Term,
+    pid: Pid,
+    *,
+    where: Literal["registry", "pg"] = "registry",
+    run: _Function | None = None,
 ) -> Any:
     """The metadata that an authority has stored, or has had already. Raises what it said instead."""
     stored = m.parse_stored(reply)
@@ -598,4 +602,4 @@ def _new_meta(
         return stored.meta
     if reply[0] == m.NOOP:
         return reply[1]
-    raise refusal(reply, what, pid, where, None if run is None else run.error)
+    raise refusal(reply, what, key, pid, where, None if run is None else run.error)

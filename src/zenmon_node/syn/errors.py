@@ -92,30 +92,32 @@ _REFUSALS: Final[dict[Any, tuple[type[SynError], str]]] = {
 
 
 def refusal(
-    reply: Any, what: str, pid: Pid, where: Literal["registry", "pg"], failure: Exception | None = None
+    reply: Any, what: str, key: Term, pid: Pid, where: Literal["registry", "pg"], failure: Exception | None = None
 ) -> Exception:
     """What the node of a process has answered instead of doing it, as an exception.
 
     Args:
         reply: The answer.
-        what: What it was asked for, for the message.
+        what: What it was asked for, for the message: a verb.
+        key: The name, or the group.
         pid: The process.
         where: What ``undefined`` is about.
         failure: What the function for new metadata has raised, if it was one of this node.
     """
+    asked = f"cannot {what} {shown_term(key)}, {pid}"
     match reply:
         case (verdict, Atom() as reason) if verdict == m.ERROR and reason in _REFUSALS:
             error, why = _REFUSALS[reason]
-            return error(f"cannot {what}, {pid}: {why}", reason)
+            return error(f"{asked}: {why}", reason)
         case (verdict, class_, reason, stack) if verdict == m.RAISE:
             if failure is not None:
                 return failure
-            return _remote_exception(class_, reason, stack, f"cannot {what}, {pid}: the function failed there")
+            return _remote_exception(class_, reason, stack, f"{asked}: the function failed there")
         case (verdict, reason) if reason == m.UNDEFINED:  # of 3.3.0 in a form of its own
             if where == "registry":
-                return NameUndefined(f"cannot {what}, {pid}: it does not have the name (any more)", m.UNDEFINED)
-            return NotInGroup(f"cannot {what}, {pid}: it is no member of the group", m.UNDEFINED)
-    return SynError(f"cannot {what}, {pid}: {pid.node.name} says {shown_term(reply)}", reply[1])
+                return NameUndefined(f"{asked}: it does not have the name (any more)", m.UNDEFINED)
+            return NotInGroup(f"{asked}: it is no member of the group", m.UNDEFINED)
+    return SynError(f"{asked}: {pid.node.name} says {shown_term(reply)}", reply[1])
 
 
 def _remote_exception(class_: Term, reason: Term, stack: Any, message: str) -> RemoteException:

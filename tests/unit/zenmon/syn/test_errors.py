@@ -25,7 +25,7 @@ PID = Pid(Atom("a@test"), 8, 0, 1)
     ],
 )
 def test_each_refusal_of_syn_has_a_class_and_keeps_its_atom(atom: str, class_: type[SynError]) -> None:
-    error = refusal((ERROR, Atom(atom)), "register alice", PID, "registry")
+    error = refusal((ERROR, Atom(atom)), "register", Atom("alice"), PID, "registry")
     assert type(error) is class_
     assert isinstance(error, ErlangInteropError)
     assert error.reason == Atom(atom)
@@ -36,13 +36,15 @@ def test_undefined_is_about_the_group_where_groups_are_and_33_says_it_in_its_own
     old = ((ERROR, UNDEFINED), UNDEFINED)
     for reply in ((ERROR, UNDEFINED), old):
         for where, class_ in (("registry", NameUndefined), ("pg", NotInGroup)):
-            error: Any = refusal(reply, "update", PID, where)  # type: ignore[arg-type]
+            error: Any = refusal(reply, "update", 1, PID, where)  # type: ignore[arg-type]
             assert (type(error), error.reason) == (class_, UNDEFINED)
 
 
 def test_what_a_function_has_raised() -> None:
     def of(class_: str, **options: Any) -> Any:
-        return refusal((RAISE, Atom(class_), Atom("badarith"), [1]), "update alice", PID, "registry", **options)
+        return refusal(
+            (RAISE, Atom(class_), Atom("badarith"), [1]), "update", Atom("alice"), PID, "registry", **options
+        )
 
     for class_, expected in (("error", RemoteError), ("exit", RemoteExit), ("throw", RemoteThrow)):
         error = of(class_)
@@ -51,7 +53,7 @@ def test_what_a_function_has_raised() -> None:
         assert error.reason == Atom("badarith")
         assert f"{class_}: badarith" in str(error)
     assert of("error").stack == [1]
-    assert refusal((RAISE, ERROR, 1, 2), "update", PID, "pg").stack == []  # type: ignore[attr-defined]
+    assert refusal((RAISE, ERROR, 1, 2), "update", 1, PID, "pg").stack == []  # type: ignore[attr-defined]
     mine = ValueError("mine")
     assert of("error", failure=mine) is mine
 
