@@ -176,6 +176,10 @@ class ScopePort:
         """Of a scope process elsewhere."""
         return self._process.monitor(pid)
 
+    def monitor_member(self, node: Atom) -> Reference:
+        """By its name, whether it is there or not."""
+        return self._process.monitor((self._name, node))
+
     def demonitor(self, ref: Reference) -> None:
         """A DOWN that is on its way finds no member."""
         self._process.demonitor(ref)

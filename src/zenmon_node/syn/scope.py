@@ -8,7 +8,8 @@ A member is known by the pid of its scope process, which is monitored; messages 
 heard: all it has comes with its ``ack_sync``. A genuine node speaks first to visible nodes alone, at their nodeup and
 when its scope starts, and answers everybody. So this side speaks first, whatever it is: at each nodeup, and again every
 now and then to connected nodes that are no members, since nothing else tells a hidden node that a scope was started or
-started anew there.
+started anew there. Whoever is asked is asked once: while its name is monitored it will answer, and a second answer,
+made before it has heard of what the first has led to, could bring back a name that both have freed.
 
 An ``ack_sync`` of a node that was not known is answered with what is here *before* it is merged. A genuine one answers
 after that, and then the other side never hears of a conflict that the merge has ended by freeing both names, if only
@@ -171,6 +172,9 @@ class Link(Protocol):
     def monitor(self, pid: Pid) -> Reference:
         """Monitor a process of another node. The DOWN arrives later, never during the call."""
 
+    def monitor_member(self, node: Atom) -> Reference:
+        """Monitor whoever has the name of the member on another, connected node. The object of the DOWN has both."""
+
     def demonitor(self, ref: Reference) -> None:
         """Give a monitor back."""
 
@@ -201,11 +205,25 @@ class Engine:
         self._link: Final = link
         self._service: Final = service
         self.peers: dict[Atom, Peer] = {}
+        #: Nodes that were asked, and did not answer yet -> the monitor of the name there.
+        self._asked: dict[Atom, Reference] = {}
 
-    def discover(self, nodes: Iterable[Atom]) -> None:
-        """Speak first. Whoever is there answers with all it has."""
-        for node in nodes:
+    def discover(self, node: Atom) -> None:
+        """Speak first to a connected node, unless that was done. Whoever is there answers with all it has."""
+        if node not in self._asked and self._link.can_reach(node):
+            self._asked[node] = self._link.monitor_member(node)
             self._link.send(node, m.discover(self._me))
+
+    def look(self, nodes: Iterable[Atom]) -> None:
+        """Speak first to those of the connected nodes on which no member is known."""
+        for node in nodes:
+            if node not in self.peers:
+                self.discover(node)
+
+    def _forget_asked(self, node: Atom) -> None:
+        ref = self._asked.pop(node, None)
+        if ref is not None:
+            self._link.demonitor(ref)
 
     def broadcast(self, message: Term, but: Atom | None = None) -> None:
         """Send to all other members, except to that of ``but``."""
@@ -227,6 +245,8 @@ class Engine:
             raise m.Malformed("the scope process that it names is of this node")
         peer = self.peers.get(node)
         if peer is not None and peer.pid != said.pid:
+            if isinstance(said, m.AckSync):
+                m.rows(said.data, node)  # raises, before anything is lost over it
             # It was started anew, and the DOWN of the one before is still to come.
             self._link.demonitor(peer.ref)
             purging = self._lose(node)
@@ -254,6 +274,7 @@ class Engine:
         if new or asks:
             self._link.send(node, m.ack_sync(self._me, mine))
         if new:
+            self._forget_asked(node)
             self.peers[node] = Peer(said.pid, self._link.monitor(said.pid))
         return merging
 
@@ -261,10 +282,12 @@ class Engine:
         del self.peers[node]
         return self._service.purge(node, m.node_down(self._scope, node))
 
-    def down(self, ref: Reference, pid: Pid) -> Work | None:
-        """A process that is monitored has ended, or its node is gone."""
-        peer = self.peers.get(pid.node)
-        return self._lose(pid.node) if peer is not None and peer.ref == ref else None
+    def down(self, ref: Reference, node: Atom) -> Work | None:
+        """Who is monitored on a node has ended, or is not there, or the node is gone."""
+        if self._asked.get(node) == ref:
+            del self._asked[node]
+        peer = self.peers.get(node)
+        return self._lose(node) if peer is not None and peer.ref == ref else None
 
     def node_down(self, node: Atom) -> Work | None:
         """A node is gone; the DOWN of its scope process came before. Purge what has come of it without one.

@@ -309,10 +309,10 @@ class ScopeServer(InlineServer):
                 return None  # of work that ended with the process before this one
             case (ImproperList() as tag, _reply) if tag.tail in self._pending:
                 return self._answered(tag.tail, message)
-            case (Atom() as what, Reference() as ref, _kind, _object, _reason) if what == _DOWN:
-                return self._answered(ref, message) if ref in self._pending else self._down(ref, message[3])
+            case (Atom() as what, Reference() as ref, _kind, object_, _reason) if what == _DOWN:
+                return self._answered(ref, message) if ref in self._pending else self._down(ref, object_)
             case (Atom() as what, Atom() as node, _info) if what == _NODEUP:
-                self._engine.discover([node])
+                self._engine.discover(node)
                 return None
             case (Atom() as what, Atom() as node, _info) if what == _NODEDOWN:
                 self._port.sendings.pop(node, None)
@@ -327,8 +327,7 @@ class ScopeServer(InlineServer):
             return self._bury()
         if note is _Note.REBUILD:
             return self._rebuild()
-        connected, peers = self.node.nodes("connected"), self._engine.peers
-        self._engine.discover([node for node in connected if node not in peers])
+        self._engine.look(self.node.nodes("connected"))
         self._timer = self.process.send_after(self._interval, self.process.pid, _Note.LOOK)
         return None
 
@@ -346,8 +345,11 @@ class ScopeServer(InlineServer):
             if done % SLICE == 0:
                 yield None
 
-    def _down(self, ref: Reference, pid: Term) -> Work | None:
-        return self._engine.down(ref, pid) if type(pid) is Pid else None
+    def _down(self, ref: Reference, watched: Term) -> Work | None:
+        match watched:
+            case Pid(node=node) | (_, Atom() as node):
+                return self._engine.down(ref, node)
+        raise m.Malformed("a DOWN of what was never monitored")
 
     def _reply(self, from_: gen.From, request: Term, sender: Pid | Atom | None) -> None:
         """Answer a request of another node's process."""

@@ -142,6 +142,10 @@ class Member:
         assert pid.node != self.node
         return self.rig.monitor(self, pid)
 
+    def monitor_member(self, node: Atom) -> Reference:
+        assert self.can_reach(node)
+        return self.rig.monitor(self, self.rig.members[node].scope_pid)
+
     def demonitor(self, ref: Reference) -> None:
         self.rig.monitors.pop(ref, None)
 
@@ -169,8 +173,8 @@ class Rig:
             for other in members:
                 if one.node != other.node and (one.node, other.node) not in self.links:
                     self.join(one, other)
-                    one.engine.discover([other.node])
-                    other.engine.discover([one.node])
+                    one.engine.discover(other.node)
+                    other.engine.discover(one.node)
         self.settle()
 
     def join(self, one: Member, other: Member) -> None:
@@ -185,7 +189,7 @@ class Rig:
             for ref, (holder, pid) in list(self.monitors.items()):
                 if holder is here and pid.node == there.node:
                     del self.monitors[ref]
-                    here.run(here.engine.down(ref, pid))
+                    here.run(here.engine.down(ref, there.node))
             here.run(here.engine.node_down(there.node))
 
     def monitor(self, holder: Member, pid: Pid) -> Reference:
@@ -204,7 +208,7 @@ class Rig:
         for ref, (holder, watched) in list(self.monitors.items()):
             if watched == pid:
                 del self.monitors[ref]
-                holder.run(holder.engine.down(ref, pid))
+                holder.run(holder.engine.down(ref, pid.node))
 
     def restart(self, member: Member, *, silently: bool = False) -> None:
         """The scope process crashes and is started again.
@@ -222,7 +226,7 @@ class Rig:
                 del self.monitors[ref]
         member.start()
         member.run(member.service.rebuilt())
-        member.engine.discover([there for here, there in self.links if here == member.node])
+        member.engine.look([there for here, there in self.links if here == member.node])
 
     def settle(self) -> None:
         """Deliver all that is under way, one message of each link in turn."""

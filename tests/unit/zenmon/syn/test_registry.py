@@ -308,7 +308,7 @@ def test_a_hidden_node_alone_speaks_first_and_both_free_the_name() -> None:
     rig, a, b, c = three(keep(b"nobody")[0])
     pa, pc = conflict(rig, a, b, c, newer=a)
     rig.join(a, c)
-    c.engine.discover([a.node])
+    c.engine.discover(a.node)
     rig.settle()
     assert a.take_events() == [unregistered(N, pa, b"a", RESOLVED)]
     assert c.take_events() == [unregistered(N, pc, b"c", RESOLVED)]

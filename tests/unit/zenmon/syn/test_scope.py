@@ -41,7 +41,7 @@ def hand(member: Member, message: Term) -> None:
 
 def test_who_speaks_first_is_answered_and_answers() -> None:
     rig, a, b = two()
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     assert (known(a), known(b)) == ({b.node: b.scope_pid}, {a.node: a.scope_pid})
     assert (sent(a), sent(b)) == ([DISCOVER, ACK_SYNC], [ACK_SYNC])
@@ -50,8 +50,8 @@ def test_who_speaks_first_is_answered_and_answers() -> None:
 def test_both_speak_first() -> None:
     rig, a, b = two()
     rig.connect(a, b)
-    a.engine.discover([b.node])
-    b.engine.discover([a.node])
+    a.engine.discover(b.node)
+    b.engine.discover(a.node)
     rig.settle()
     assert (known(a), known(b)) == ({b.node: b.scope_pid}, {a.node: a.scope_pid})
     assert len(rig.monitors) == 2
@@ -69,14 +69,37 @@ def test_an_ack_sync_alone_makes_a_member() -> None:
 
 def test_who_is_known_is_answered_again_when_it_asks() -> None:
     rig, a, b = two()
-    rig.connect(a, b)
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
-    sent(a), sent(b)
+    b.sent.clear()
     for _ in range(2):
-        a.engine.discover([b.node])
+        hand(b, m.discover(a.scope_pid))
         rig.settle()
-    assert (sent(a), sent(b)) == ([DISCOVER] * 2, [ACK_SYNC] * 2)
+    assert sent(b) == [ACK_SYNC] * 2
+    assert len(rig.monitors) == 2
+
+
+def test_who_is_there_is_asked_once() -> None:
+    """A second answer, made before the first has led to anything there, may bring back what both have given up."""
+    rig, a, b = two()
+    for _ in range(3):
+        a.engine.look([b.node])
+        a.engine.discover(b.node)
+    assert sent(a) == [DISCOVER]
+    rig.settle()
+    a.engine.look([b.node])
+    assert sent(a) == [ACK_SYNC]
+    rig.end(b.scope_pid, KILLED)  # it has a name no more, so whoever has it next is asked
+    a.engine.look([b.node])
+    assert sent(a) == [DISCOVER]
+
+
+def test_who_has_ended_before_it_answered_is_asked_again() -> None:
+    rig, a, b = two()
+    a.engine.look([b.node])
+    rig.end(b.scope_pid, KILLED)
+    a.engine.look([b.node])
+    assert sent(a) == [DISCOVER] * 2
 
 
 def test_what_is_here_is_said_before_what_comes_is_merged() -> None:
@@ -97,7 +120,7 @@ def test_only_own_entries_are_said() -> None:
     c = rig.add("c@test")
     register(a, b"a", a.new_pid(), b"a")
     rig.connect(a, b)
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     assert table(b)
     rig.connect(b, c)
@@ -113,7 +136,7 @@ def test_a_new_scope_process_of_a_known_node(first: Atom, size: int) -> None:
     for number in range(size):
         register(b, number, pid, b"old")
     rig.connect(a, b)
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     a.take_events()
     old = b.scope_pid
@@ -130,12 +153,12 @@ def test_a_new_scope_process_of_a_known_node(first: Atom, size: int) -> None:
 
 def test_the_end_of_an_older_scope_process_costs_nothing() -> None:
     rig, a, b = two()
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     ref = a.engine.peers[b.node].ref
     new = b.new_pid()
     hand(a, m.discover(new))
-    a.run(a.engine.down(ref, b.scope_pid))
+    a.run(a.engine.down(ref, b.node))
     assert known(a) == {b.node: new}
 
 
@@ -143,7 +166,7 @@ def test_the_scope_process_ends() -> None:
     rig, a, b = two()
     pid = b.new_pid()
     register(b, N, pid, b"b")
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     rig.end(b.scope_pid, KILLED)
     assert known(a) == {}
@@ -157,7 +180,7 @@ def test_the_node_goes() -> None:
     rig, a, b = two()
     register(b, N, b.new_pid(), b"b")
     rig.connect(a, b)
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     rig.cut(a, b)
     assert not known(a)
@@ -168,11 +191,11 @@ def test_the_node_goes() -> None:
 
 def test_a_member_that_is_gone_with_its_node_is_no_member_whatever_comes_first() -> None:
     rig, a, b = two()
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     ref = a.engine.peers[b.node].ref
     a.run(a.engine.node_down(b.node))
-    a.run(a.engine.down(ref, b.scope_pid))
+    a.run(a.engine.down(ref, b.node))
     assert not known(a)
 
 
@@ -180,7 +203,7 @@ def test_broadcast() -> None:
     rig, a, b = two()
     c = rig.add("c@test")
     rig.connect(a, b, c)
-    a.engine.discover([b.node])
+    a.engine.discover(b.node)
     rig.settle()
     a.sent.clear()
     message = m.REGISTRY.say_gone(N, a.new_pid(), b"", m.NORMAL)
@@ -216,7 +239,7 @@ def test_who_is_not_connected_any_more_is_not_made_a_member() -> None:
 def test_a_malformed_ack_sync_changes_nothing(data: Any, known_before: bool) -> None:
     rig, a, b = two()
     if known_before:
-        a.engine.discover([b.node])
+        a.engine.discover(b.node)
         rig.settle()
     before = known(a)
     a.sent.clear()
@@ -245,6 +268,18 @@ def test_malformed_messages(message: Any) -> None:
     with pytest.raises(m.Malformed):
         hand(a, message)
     assert not known(a)
+
+
+def test_a_malformed_ack_sync_of_a_new_scope_process_costs_nobody_a_member() -> None:
+    rig, a, b = two()
+    register(b, N, b.new_pid(), b"")
+    rig.connect(a, b)
+    a.engine.discover(b.node)
+    rig.settle()
+    with pytest.raises(m.Malformed):
+        hand(a, m.ack_sync(b.new_pid(), [N]))
+    assert known(a) == {b.node: b.scope_pid}
+    assert table(a)
 
 
 def test_our_own_node_is_no_other_member() -> None:

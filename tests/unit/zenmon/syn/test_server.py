@@ -131,6 +131,18 @@ async def test_who_does_not_look_for_us_is_looked_for_again(two: Two) -> None:
     assert [event[0] for event in a.events] == ["on_process_registered", "on_process_unregistered"] * 2
 
 
+async def test_who_was_asked_just_now_is_not_asked_again(two: Two) -> None:
+    """Whoever is asked twice answers twice, and the second answer may be old by the time it is taken."""
+    async with member(two.b) as process:
+        await two.connect()
+        a = Half(two.a).start()
+        process.send((NAME, two.a.name), (Atom("nodeup"), two.b.name, []))  # the event is late
+        await settled()
+        assert process.receive_nowait() == m.discover(a.server.process.pid)
+        with pytest.raises(trio.WouldBlock):
+            process.receive_nowait()
+
+
 async def test_a_node_that_comes_is_spoken_to_at_once(two: Two) -> None:
     a = Half(two.a).start()
     async with member(two.b) as process:
