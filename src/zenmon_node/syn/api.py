@@ -18,9 +18,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
+import structlog
 import trio
 
-from erlang_interop import Atom, Export, NoProcess, Pid
+from erlang_interop import Atom, CallError, ConnectError, Export, NoProcess, Pid
 from erlang_interop.otp.exact import carried
 from erlang_interop.otp.gen import shown_term
 from erlang_interop.otp.supervisor import ChildSpec, Supervisor
@@ -50,6 +51,8 @@ PERIOD: Final = 10.0
 SHUTDOWN: Final = Atom("shutdown")
 
 _WHY_NO_RECORDS: Final = "the scopes of syn are for nodes of every OTP release"
+
+_log = structlog.get_logger("zenmon_node")
 
 #: Makes new metadata of the old ones.
 Update: TypeAlias = "Callable[..., Any] | Export"
@@ -377,6 +380,39 @@ class Scope:
             raise ValueError(f"a scope has a 'registry' and a 'pg', and no {service!r}")
         self._require_open()
         return (self._names if service == "registry" else self._members).subcluster_nodes()
+
+    async def connect_members(self, *, timeout: float = TIMEOUT) -> list[Atom]:
+        """Connect to the nodes of the scope that connected ones know of, and to those that these know of.
+
+        Members only know what is on nodes that they are connected with, and syn connects none: among visible BEAMs
+        that is the work of ``global``, which leaves this node out unless it is opened with ``visible="full"``.
+
+        Args:
+            timeout: Seconds that each of them may take to answer.
+
+        Returns:
+            The nodes that it has connected; those that cannot be reached are logged.
+        """
+        self._require_open()
+        seen, connected = {self.node.name}, []
+        todo = self.node.nodes("connected")
+        while todo:
+            peer = todo.pop()
+            if peer in seen:
+                continue
+            seen.add(peer)
+            try:
+                if not self.node.is_connected(peer):
+                    await self.node.connect(peer)
+                    connected.append(peer)
+                known = await self._names.request(peer, m.SUBCLUSTER_NODES, timeout)
+            except NoProcess:
+                continue  # a node without this scope
+            except (ConnectError, CallError) as error:
+                _log.warning("a member cannot be reached", scope=self.name.name, node=peer.name, error=str(error))
+                continue
+            todo += [node for node in known if type(node) is Atom] if type(known) is list else []
+        return connected
 
     async def close(self) -> None:
         """Leave the scope: its names and memberships are gone here, and the other nodes see their end as node_down.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from erlang_interop import (
     Atom,
@@ -435,6 +436,28 @@ async def test_strict_scopes(cluster: tuple[Node, Node]) -> None:
         assert await one.update_registry(ALICE, lambda pid, meta: 2, caller=process) == (pid, 2)
         await one.leave(ROOM, pid)
         await one.unregister(ALICE)
+
+
+async def test_members_of_members_are_found_and_connected(network: Network) -> None:
+    names = [f"{name}@test" for name in "abcde"]
+    async with open_cluster(*names, network=network) as (a, b, c, d, e):
+        # In the scope are a, b, c, d; a knows b, b knows c and e, c knows d.
+        scopes = [add_node_to_scopes(node, ["users"])[Atom("users")] for node in (a, b, c, d)]
+        await d.connect(c.name)
+        for node in (a, c, e):
+            await node.connect(b.name)
+        await scopes[3].register(ALICE, d.spawn(wait))
+        network.part("a@test", "c@test")
+        await settled()
+        with capture_logs() as logs:
+            assert await scopes[0].connect_members() == []
+        assert [(log["event"], log["node"]) for log in logs] == [("a member cannot be reached", "c@test")]
+        network.heal("a@test", "c@test")
+        assert await scopes[0].connect_members() == [c.name, d.name]
+        await settled()
+        assert set(scopes[0].subcluster_nodes()) == {b.name, c.name, d.name}
+        assert scopes[0].lookup(ALICE) is not None
+        assert await scopes[0].connect_members() == []
 
 
 # -------------------------------------------------------------------------------------------------------- opening
