@@ -128,9 +128,15 @@ def syn_beam(otp: Otp, epmd: Epmd, cookie: str, fixtures_ebin: Path) -> Iterator
 
 
 @pytest.fixture
+def discover_interval() -> float:
+    """How often our member looks for others again; by default it need not, while a test runs."""
+    return 60.0
+
+
+@pytest.fixture
 async def cluster(
-    request: pytest.FixtureRequest, opened: NodeOpener, syn_beam: Callable[[int], Beam]
+    request: pytest.FixtureRequest, opened: NodeOpener, syn_beam: Callable[[int], Beam], discover_interval: float
 ) -> AsyncIterator[Cluster]:
     """Three members of a new scope, connected: two BEAMs and, in the place and of the kind that the test says, ours."""
-    async with clustered(request.param, opened, syn_beam) as cluster:
+    async with clustered(request.param, opened, syn_beam, discover_interval) as cluster:
         yield cluster

@@ -74,6 +74,9 @@ class Member(Protocol):
     async def spawn(self) -> Pid:
         """A process that ends as it is told, and answers a multi_call with ``{Message, Meta}``."""
 
+    async def spawn_idle(self) -> Pid:
+        """A process that can only be killed, also while its scope process is down."""
+
     async def end(self, pid: Pid, reason: Term) -> None:
         """End a process of it from the inside, with this reason."""
 
@@ -144,6 +147,9 @@ class BeamMember:
     async def spawn(self) -> Pid:
         pid: Pid = await self.driver("spawn_process()")
         return pid
+
+    async def spawn_idle(self) -> Pid:
+        return await self.spawn()
 
     async def end(self, pid: Pid, reason: Term) -> None:
         assert await self.driver("end_process(P, R)", P=pid, R=reason) == reason
@@ -391,7 +397,9 @@ def placed(*places: str) -> pytest.MarkDecorator:
 
 
 @asynccontextmanager
-async def clustered(place: str, opened: NodeOpener, beams: Callable[[int], Beam]) -> AsyncIterator[Cluster]:
+async def clustered(
+    place: str, opened: NodeOpener, beams: Callable[[int], Beam], discover_interval: float
+) -> AsyncIterator[Cluster]:
     """Members of a new scope, connected with each other; ``place`` as in :func:`placed`."""
     scope = new_scope()
     role, _, kind = place.partition("-")
@@ -400,7 +408,7 @@ async def clustered(place: str, opened: NodeOpener, beams: Callable[[int], Beam]
         theirs = iter(range(3))
         for each in "abc":
             if each == role:
-                roles[each] = await stack.enter_async_context(joined_by_ours(opened, scope, kind))
+                roles[each] = await stack.enter_async_context(joined_by_ours(opened, scope, kind, discover_interval))
             else:
                 beam = await trio.to_thread.run_sync(beams, next(theirs))
                 roles[each] = await stack.enter_async_context(joined_by_beam(beam, scope))

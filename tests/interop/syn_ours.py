@@ -7,7 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from erlang_interop import Atom, Exit, Pid, RemoteExit
+from erlang_interop import Atom, Exit, InlineServer, Pid, RemoteExit
 from tests.interop.collectors import until
 from zenmon_node.syn.api import open_scope
 from zenmon_node.syn.errors import InvalidRemoteScope, InvalidScope, SynError
@@ -86,6 +86,21 @@ class Resolver(Recorder):
         return UNDEFINED
 
 
+class Idle(InlineServer):
+    """Does nothing; unlike a process with a task it has ended as soon as it is killed."""
+
+    def handle_message(self, message: Any) -> None:
+        raise AssertionError(f"nobody sends it {message!r}")
+
+
+class Killer(InlineServer):
+    """Kills the processes it is told, before anybody learns of it."""
+
+    def handle_message(self, message: Any) -> None:
+        for pid in message:
+            self.process.exit(pid, KILL)
+
+
 class OurMember:
     """A node of ours in a scope; made by :func:`joined_by_ours`.
 
@@ -95,18 +110,20 @@ class OurMember:
 
     says_goodbye = True
 
-    def __init__(self, node: Node, scope: Atom) -> None:
+    def __init__(self, node: Node, scope: Atom, discover_interval: float) -> None:
         self.node = node
         self.name = node.name
         self.scope = scope
         self.joined: Scope
+        self._interval = discover_interval
         self._handler: Recorder = Recorder()
         self._messages: dict[Pid, list[Any]] = {}
 
     # -- the scope
 
     async def enter_scope(self) -> None:
-        self._opened = open_scope(self.node, self.scope, handler=self._handler, discover_interval=0.1)
+        options: Any = {"handler": self._handler, "discover_interval": self._interval}
+        self._opened = open_scope(self.node, self.scope, **options)
         self.joined = await self._opened.__aenter__()
 
     async def leave_scope(self) -> None:
@@ -122,9 +139,10 @@ class OurMember:
     async def crash(self, service: str, while_down: Pid | None = None) -> None:
         (server,) = (server for server in self.joined.servers if server.service.name == service)
         before = server.process.pid
-        self.node.exit(before, KILL)
-        if while_down is not None:
-            self.node.exit(while_down, KILL)
+        # One handler that ends both: the supervisor has its turn when that is done.
+        killer = self.node.start_inline(Killer())
+        self.node.send(killer, [before, *([] if while_down is None else [while_down])])
+        self.node.exit(killer, KILL)
         await until(lambda: self.node.whereis(server.name) not in (None, before))
 
     async def peers(self, service: str) -> set[Atom]:
@@ -150,6 +168,9 @@ class OurMember:
         return as_erlang(function, value)
 
     # -- processes
+
+    async def spawn_idle(self) -> Pid:
+        return self.node.start_inline(Idle())
 
     async def spawn(self) -> Pid:
         return self.node.spawn(self._serve)
@@ -246,11 +267,13 @@ def refuse(*arguments: Any) -> Any:
 
 
 @asynccontextmanager
-async def joined_by_ours(opened: NodeOpener, scope: Atom, kind: str) -> AsyncIterator[OurMember]:
+async def joined_by_ours(
+    opened: NodeOpener, scope: Atom, kind: str, discover_interval: float
+) -> AsyncIterator[OurMember]:
     """A node of ours in the scope; ``kind`` as in :data:`KINDS`."""
     async with opened(visible=KINDS[kind]) as node:
         node.expose("fixture_syn_driver", {"mark": mark, "refuse": refuse})
-        member = OurMember(node, scope)
+        member = OurMember(node, scope, discover_interval)
         await member.enter_scope()
         yield member
         await member.leave_scope()

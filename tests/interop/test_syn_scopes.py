@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from erlang_interop import Atom, Pid
 from tests.interop.syn_members import (
     OK,
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from tests.interop.syn_members import Cluster, Event, Member
 
 pytestmark = placed("a-hidden", "a-visible", "b-hidden", "c-hidden", "c-visible")
+
+
+@pytest.fixture
+def discover_interval() -> float:
+    """A BEAM whose scope is started anew does not speak to a hidden node."""
+    return 0.1
 
 
 class Entries:
@@ -164,7 +172,7 @@ async def test_the_scope_process_of_a_crashes(cluster: Cluster) -> None:
 async def test_a_process_ends_while_its_scope_process_is_down(cluster: Cluster) -> None:
     a, b, c = cluster.members
     entries = await Entries.made(cluster)
-    others = {service: await a.spawn() for service in SERVICES}
+    others = {service: await a.spawn_idle() for service in SERVICES}
     for function, pid in zip(("register", "join"), others.values(), strict=True):
         assert await a.call(function, Atom("short"), pid, 2) == OK
     await cluster.settle()
