@@ -22,6 +22,7 @@ import trio
 
 from ..terms import Atom
 from ._global_calls import LockId, ask_all, back_off, del_lock, drop_lock, try_lock
+from ._global_messages import GLOBAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from ..terms import Export, Pid, Term
     from .global_server import GlobalServer
 
-_GLOBAL: Final = Atom("global")
 _REGISTER: Final = Atom("register")
+_REGISTER_EXT: Final = Atom("register_ext")
 _UNREGISTER: Final = Atom("unregister")
 
 
@@ -58,6 +59,14 @@ class Registrar:
             await tell((_REGISTER, name, pid, method))
         return True
 
+    async def register_external(self, name: Term, pid: Pid, method: Export) -> bool:
+        """``global:register_name_external/3``, for a process whose node takes no part: False if the name is taken."""
+        async with self._locked() as tell:
+            if self._server.whereis(name) is not None:
+                return False
+            await tell((_REGISTER_EXT, name, pid, method, self._node.name))
+        return True
+
     async def re_register(self, name: Term, pid: Pid, method: Export) -> None:
         """``global:re_register_name/3``."""
         async with self._locked() as tell:
@@ -74,7 +83,7 @@ class Registrar:
         """Lock all that take part; the block is given what tells them. They are freed the boss last."""
         async with self._turn:
             holder = self._holder()
-            lock: LockId = (_GLOBAL, holder)
+            lock: LockId = (GLOBAL, holder)
             held = nodes = await self._lock_all(lock, holder)
             try:
                 yield lambda request: ask_all(self._node, nodes, request, holder)

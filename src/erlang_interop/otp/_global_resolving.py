@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..runtime.atoms import EXIT, KILL
 from ..runtime.spawning import Exposed
 from ..terms import Atom, Export, Pid
+from ._global_messages import GLOBAL
 from .applying import applied
 from .erpc import RETURN, THROW
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ..runtime.process import Process
     from ..terms import Term
 
-GLOBAL: Final = Atom("global")
 _NAME_CONFLICT: Final = Atom("global_name_conflict")
 _NONE: Final = Atom("none")
 

@@ -24,13 +24,15 @@ from ..errors import (
     NoVisibleNode,
     TransactionAborted,
 )
-from ..runtime.atoms import EXIT, NOPROC, UNDEF
+from ..runtime.atoms import EXIT, NOPROC, OK, UNDEF
 from ..runtime.signals import atom_of
 from ..terms import Atom, Pid
 from . import gen
 from ._global_calls import Holder, LockId, del_lock, set_lock
+from ._global_messages import GLOBAL
 from ._global_registrar import Registrar
-from ._global_resolving import GLOBAL, Resolving
+from ._global_resolving import Resolving
+from ._global_serving import Serving
 from .exact import carried
 from .gen import shown_term
 from .passive import GLOBAL_NAME_SERVER
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from .node import Node
 
 _GET_KNOWN: Final = Atom("get_known")
-_OK: Final = Atom("ok")
 _YES: Final = Atom("yes")
 
 
@@ -73,6 +74,11 @@ class GlobalNames:
         server = node.global_server
         self._registrar = None if server is None else Registrar(node, server, self._own_holder)
         self._last: Atom | None = None
+
+    def serve(self) -> None:
+        """For ``open_node``: let nodes that take no part in ``global`` go through this one, which does."""
+        if self._node.global_server is not None and self._registrar is not None:
+            Serving(self._node, self._node.global_server, self._registrar)
 
     # -- names
 
@@ -194,7 +200,7 @@ class GlobalNames:
             await server.wait_synced()
             return
         answer = await self._ask(through, "sync", [])
-        if answer != _OK:
+        if answer != OK:
             raise GlobalError(f"global:sync() gave {shown_term(answer)}")
 
     # -- locks

@@ -137,11 +137,6 @@ class GlobalServer(InlineServer):
         self._core = GlobalCore(self.node.name, self.node.creation, locker, self)
         self._locker_pid = locker
         Resolving(self.node)
-        served: dict[str, Callable[..., object]] = {
-            "whereis_name": lambda name: self.whereis(name) or UNDEFINED,
-            "registered_names": lambda: [named.name for named in self._core.registry.all()],
-        }
-        self.node.expose(GLOBAL, served)
         self.process.monitor_nodes(node_type="visible")
 
     def handle_message(self, message: Term) -> None:

@@ -215,6 +215,7 @@ async def run_node(node: Node, output: Output | None = None, *, full: bool = Fal
         if full:
             node.global_server = GlobalServer()
             node.start_inline(node.global_server, name=GLOBAL_NAME_SERVER)
+            node.global_names.serve()
         elif node.visible:
             let_nobody_wait(node)
         yield
