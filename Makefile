@@ -166,6 +166,14 @@ scale: fixtures
 	$(INSTALLED) $(PY) -m benchmarks.scale --otp $(firstword $(RELEASES)) --monitors $(MONITORS) --nodes $(NODES) \
 		$(if $(WRITE),--write) $(SCALE_ARGS)
 
+# Clusters of BEAMs of several OTPs and nodes of ours, in which nodes and links fail. SEED=7 plays that seed again; WRITE=1
+# writes docs/partitions.md. PARTITIONS_ARGS="--clusters 0 --modes beam,full --scenarios 'kill beam,cut beams'" is quick.
+PARTITIONS_ARGS ?=
+.PHONY: partitions
+partitions: fixtures
+	@echo "seed $(SEED)"
+	$(INSTALLED) $(PY) -m benchmarks.partitions --seed $(SEED) $(if $(WRITE),--write) $(PARTITIONS_ARGS)
+
 # Both wheels into dist/, compiled for this platform and pure for any. Each is installed into a fresh environment, and two
 # nodes of it talk to each other.
 .PHONY: wheel

@@ -176,8 +176,8 @@ def explained(cluster: Cluster, victims: Sequence[str]) -> list[Pair]:
 
 
 def bystander(cluster: Cluster, *victims: str) -> BeamMember:
-    """A BEAM that nothing is done to."""
-    return [beam for short, beam in cluster.beams.items() if short not in victims][-1]
+    """A BEAM that nothing is done to; where there are but two and it is their link that fails, one of them."""
+    return [*cluster.beams.values(), *(beam for short, beam in cluster.beams.items() if short not in victims)][-1]
 
 
 async def time_names(cluster: Cluster, count: int) -> list[int]:

@@ -1,0 +1,317 @@
+"""``make partitions``: nodes and links fail in clusters of BEAMs and nodes of ours; what that does to `global`.
+
+    python -m benchmarks.partitions [--seed 1] [--clusters 0,1] [--modes full,...] [--scenarios "kill beam,..."]
+                                    [--registrations 100] [--write]
+
+Every scenario is played in every cluster with the newcomer in each mode, as a BEAM, and left out where it is not the
+victim. Exit status: 0 all agreed in the end and no BEAM lost another one because of us, 1 not so, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import trio
+
+from benchmarks.contenders import PROJECT
+from benchmarks.contest import built_fixtures
+from benchmarks.report import as_markdown, as_text
+from erlang_interop.testing.beam import find_otp_roots
+from tests.interop.partition_members import MODES, OURS, MatrixError, Mode
+from tests.interop.partition_scenarios import SCENARIOS, Outcome, play, time_names
+from tests.interop.partitions import open_cluster
+from zenmon_node.build import describe_build
+
+DOCUMENT: Final = PROJECT / "docs" / "partitions.md"
+NET_TICKTIME: Final = 8
+#: Measurements with the newcomers, and without, in turns.
+TURNS: Final = 3
+ABSENT: Final = "absent"
+#: Column heads: what the newcomers are.
+COLUMNS: Final[dict[str, str]] = {ABSENT: "nobody", "beam": "a BEAM", **{mode: f"ours, {mode}" for mode in OURS}}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A cluster: the OTPs of its BEAMs, and the names of the newcomers."""
+
+    releases: tuple[int, ...]
+    newcomers: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"OTP {', '.join(map(str, self.releases))}, and {' and '.join(self.newcomers)}"
+
+
+CLUSTERS: Final = (
+    Shape((25, 29), ("x",)),
+    Shape((25, 28, 29), ("a",)),
+    Shape((27, 29), ("a", "x")),
+    Shape((29, 27, 25), ("x",)),
+)
+
+
+@dataclass
+class Results:
+    """What was found.
+
+    Attributes:
+        played: Cluster, column and scenario, with its outcome; None: no agreement.
+        registering: Cluster and column, with the microseconds of each registration while nothing fails.
+        taken_out: Column, and how often a BEAM was taken out and in again because `global` did not exchange names.
+        complaints: What must not be.
+    """
+
+    played: dict[tuple[Shape, str, str], Outcome | None] = field(default_factory=dict)
+    registering: dict[tuple[Shape, str], list[int]] = field(default_factory=dict)
+    taken_out: dict[str, int] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+
+
+class Matrix:
+    """Plays everything that was asked for."""
+
+    def __init__(self, arguments: argparse.Namespace, ebin: Path) -> None:
+        self._arguments = arguments
+        self._ebin = ebin
+        self._roots = find_otp_roots()
+        self._cookie = secrets.token_hex(8)
+        self.results = Results()
+
+    async def run(self) -> None:
+        """Play and measure; prints what it finds as it goes."""
+        for shape in self._arguments.shapes:
+            print(f"== {shape.title}", flush=True)
+            for mode in self._arguments.modes:
+                await self._measure(shape, mode)
+            names = [name for name in self._arguments.scenarios if "newcomer" not in SCENARIOS[name].victims]
+            await self._play_all(shape, ABSENT, names)
+            for mode in self._arguments.modes:
+                await self._play_all(shape, mode, self._arguments.scenarios)
+
+    async def _measure(self, shape: Shape, mode: Mode) -> None:
+        """Register names with the newcomers and without them, over links without relays."""
+        roots = [self._roots[release] for release in shape.releases]
+        registering, count = self.results.registering, self._arguments.registrations
+        opened = open_cluster(roots, mode, self._ebin, self._cookie, newcomers=shape.newcomers, relayed=False)
+        async with opened as cluster:
+            for _ in range(TURNS):
+                registering.setdefault((shape, mode), []).extend(await time_names(cluster, count))
+                for newcomer in shape.newcomers:
+                    await cluster.members[newcomer].leave()
+                await cluster.agree(absent=shape.newcomers)
+                registering.setdefault((shape, ABSENT), []).extend(await time_names(cluster, count))
+                for newcomer in shape.newcomers:
+                    await cluster.come_back(newcomer)
+                await cluster.agree()
+        print(f"{mode:8} registering names: {in_ms(registering[shape, mode])} ms", flush=True)
+
+    async def _play_all(self, shape: Shape, column: str, scenarios: Sequence[str]) -> None:
+        """Play scenarios in one cluster; after one without agreement the others get a new one."""
+        roots = [self._roots[release] for release in shape.releases]
+        random = Random(f"{self._arguments.seed} {shape.title} {column}")
+        rest = list(scenarios)
+        while rest:
+            opened = open_cluster(
+                roots,
+                "beam" if column == ABSENT else _mode(column),
+                self._ebin,
+                self._cookie,
+                newcomers=() if column == ABSENT else shape.newcomers,
+                net_ticktime=NET_TICKTIME,
+            )
+            try:
+                async with opened as cluster:
+                    while rest:
+                        self._record(shape, column, rest[0], await play(cluster, SCENARIOS[rest[0]], random))
+                        del rest[0]
+                    self.results.taken_out[column] = self.results.taken_out.get(column, 0) + cluster.taken_out
+            except* MatrixError as errors:
+                self._record(shape, column, rest.pop(0), None)
+                print(*(str(error) for error in errors.exceptions), sep="\n", flush=True)
+
+    def _record(self, shape: Shape, column: str, name: str, outcome: Outcome | None) -> None:
+        self.results.played[shape, column, name] = outcome
+        if outcome is None:
+            found = "no agreement"
+        else:
+            cuts = ", ".join(f"{down.observer} lost {down.node}" for down in outcome.unexplained)
+            found = f"{outcome.seconds:5.1f} s; names {in_ms(outcome.micros)} ms; {cuts or 'no BEAM lost another one'}"
+        if column in OURS and (outcome is None or outcome.unexplained):
+            self.results.complaints.append(f"{shape.title}, {column}, {name}: {found}")
+        print(f"{column:8} {name:18} {found}", flush=True)
+
+
+def _mode(column: str) -> Mode:
+    return next(mode for mode in MODES if mode == column)
+
+
+def in_ms(micros: Sequence[int]) -> str:
+    """The median, and the worst."""
+    return f"{statistics.median(micros) / 1000:.1f} / {max(micros) / 1000:.0f}" if micros else "-"
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+def names_table(results: Results) -> list[list[str]]:
+    """The cells of the table of registrations while nothing fails."""
+    columns = [column for column in COLUMNS if any(found == column for _shape, found in results.registering)]
+    lines = [["BEAMs, and newcomers", *(COLUMNS[column] for column in columns)]]
+    for shape in dict.fromkeys(shape for shape, _column in results.registering):
+        without = statistics.median(results.registering[shape, ABSENT])
+        cells = []
+        for column in columns:
+            micros = results.registering[shape, column]
+            ratio = "" if column == ABSENT else f" ({statistics.median(micros) / without:.2f})"
+            cells.append(f"{statistics.median(micros) / 1000:.2f}{ratio} / {max(micros) / 1000:.0f}")
+        lines.append([shape.title, *cells])
+    return lines
+
+
+def cuts_table(results: Results) -> list[list[str]]:
+    """The cells of the table of connections between BEAMs that were lost and need not have been."""
+    return _scenario_table(results, _cuts)
+
+
+def times_table(results: Results) -> list[list[str]]:
+    """The cells of the table of registrations while something fails."""
+    return _scenario_table(results, lambda outcomes: in_ms([micros for o in outcomes if o for micros in o.micros]))
+
+
+def _cuts(outcomes: Sequence[Outcome | None]) -> str:
+    failed = sum(outcome is None for outcome in outcomes)
+    cuts = sum(len({down.pair for down in outcome.unexplained}) for outcome in outcomes if outcome)
+    return f"{cuts}" + (f", no agreement {failed} times" if failed else "")
+
+
+def _scenario_table(results: Results, cell: Callable[[Sequence[Outcome | None]], str]) -> list[list[str]]:
+    columns = [column for column in COLUMNS if any(found == column for _shape, found, _name in results.played)]
+    lines = [["what happens", *(COLUMNS[column] for column in columns)]]
+    for name, scenario in SCENARIOS.items():
+        cells = []
+        for column in columns:
+            outcomes = [outcome for key, outcome in results.played.items() if key[1:] == (column, name)]
+            cells.append(cell(outcomes) if outcomes else "")
+        if any(cells):
+            lines.append([scenario.title, *cells])
+    return lines
+
+
+def document(results: Results, arguments: argparse.Namespace) -> str:
+    """The text of ``docs/partitions.md``."""
+    clusters = "; ".join(shape.title for shape in arguments.shapes)
+    helped = ", ".join(f"{COLUMNS[column]}: {count}" for column, count in results.taken_out.items())
+    return f"""# Clusters that break
+
+Does a cluster of BEAMs behave worse because a node of ours is in it? `make partitions` plays this matrix, `make test` a
+part of it. BEAMs of several OTPs, with `prevent_overlapping_partitions` on as it is by default, are joined by one or
+two *newcomers*: nodes of ours in one of the three modes ([Hidden or visible](visible.md)), or, to see what OTP does,
+one or two BEAMs more. Then something fails, is mended, and in the end all must agree: `nodes()` and
+`global:registered_names()` of every BEAM, and what our node says of both. A run without agreement fails.
+
+## Which BEAMs lost each other over it?
+
+The number of connections between two BEAMs that were lost though nothing had happened to either of them.
+
+{as_markdown(cuts_table(results))}
+
+When the link between two nodes of OTP breaks, both are up still, and both tell the rest that the other is lost; the
+rest leaves both. So when the link of a BEAM and a newcomer breaks, the BEAM loses the others too, if the newcomer is a
+BEAM. A node of ours that takes part (`"full"`) does as it is told by others, and does not itself tell BEAMs to leave
+one another: who has lost it tells them to leave *it*.
+
+## How long does `global:register_name` take?
+
+While nothing fails: median in milliseconds, in brackets its ratio to the median without newcomers, and behind the
+stroke the worst. Newcomers come and go {TURNS} times in the same cluster; {arguments.registrations} registrations on
+each BEAM each time, over direct connections.
+
+{as_markdown(names_table(results))}
+
+Hidden and passive nodes are not asked. A `"full"` one is a member, which is asked for the lock, to take the name, and
+to free the lock, as a further BEAM is.
+
+While something fails, on a BEAM that nothing is done to: median and worst. The links are relays here, which cost more
+than a name server does.
+
+{as_markdown(times_table(results))}
+
+A member that is suspended, or cut off silently, is waited for until `net_ticktime` ({NET_TICKTIME} s here, 60 by
+default) has given it up, be it a BEAM or a full node of ours. A hidden or a passive node is waited for by nobody.
+
+## How it is done
+
+Written by `make partitions WRITE=1 SEED={arguments.seed}` ({describe_build()}, {os.cpu_count()} processors).
+Clusters: {clusters}. `global` asks the member with the greatest name for its lock first, so a newcomer is called `x` or
+`a`. The seed says whom something happens to.
+
+- Every node has an EPMD of its own, which tells it relays in place of other nodes' ports (`tests/interop/cuttable.py`).
+  A link is *cut* by a reset, now and for each new connection; it goes *silent* when its relay carries nothing any more.
+- Each BEAM writes down its nodedowns. Those of two BEAMs are explained where one of them was killed, suspended or
+  restarted, or was at one end of a link between BEAMs that failed; `global` makes BEAMs leave each other then.
+- While a link is down, both ends register the same name. Once it is mended, one process must be left, the same for all.
+- Mending is connecting again, first each node with one BEAM. Now and then two BEAMs that connect while `global` still
+  leaves others never exchange their names. Then one is taken out and connected once more. Times it was needed, by what
+  the newcomers were: {helped}.
+"""
+
+
+def arguments_of(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; ends the program on nonsense."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.partitions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=1, help="whom something happens to (1)")
+    parser.add_argument("--clusters", default=",".join(map(str, range(len(CLUSTERS)))), help="a list of numbers")
+    parser.add_argument("--modes", default=",".join(MODES), help=f"a list from {','.join(MODES)}")
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help=f"a list from {','.join(SCENARIOS)}")
+    parser.add_argument("--registrations", type=int, default=100, help="on each BEAM, each time (100)")
+    parser.add_argument("--write", action="store_true", help="write docs/partitions.md")
+    arguments = parser.parse_args(argv)
+    for name, known in (("modes", MODES), ("scenarios", SCENARIOS)):
+        chosen = getattr(arguments, name).split(",")
+        if unknown := [each for each in chosen if each not in known]:
+            parser.error(f"{', '.join(unknown)}: none of {', '.join(known)}")
+        setattr(arguments, name, [each for each in known if each in chosen])
+    numbers = arguments.clusters.split(",")
+    if unknown := [number for number in numbers if number not in map(str, range(len(CLUSTERS)))]:
+        parser.error(f"no cluster {', '.join(unknown)}; there are 0 to {len(CLUSTERS) - 1}")
+    arguments.shapes = [CLUSTERS[int(number)] for number in numbers]
+    roots = find_otp_roots()
+    if missing := {str(release) for shape in arguments.shapes for release in shape.releases if release not in roots}:
+        parser.error(f"not installed: run tools/get_otp.py {' '.join(sorted(missing))}")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; the exit status."""
+    arguments = arguments_of(argv)
+    ebin = built_fixtures()
+    if ebin is None:
+        return 1
+    matrix = Matrix(arguments, ebin)
+    trio.run(matrix.run)
+    results = matrix.results
+    for table in (cuts_table, names_table, times_table):
+        print(f"\n{as_text(table(results))}")
+    if arguments.write:
+        DOCUMENT.write_text(document(results, arguments), encoding="utf-8")
+        print(f"written: {os.path.relpath(DOCUMENT)}")
+    for complaint in results.complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if results.complaints else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
