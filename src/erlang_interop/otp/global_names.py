@@ -76,9 +76,11 @@ class GlobalNames:
         self._last: Atom | None = None
 
     def serve(self) -> None:
-        """For ``open_node``: let nodes that take no part in ``global`` go through this one, which does."""
-        if self._node.global_server is not None and self._registrar is not None:
-            Serving(self._node, self._node.global_server, self._registrar)
+        """For ``open_node``: answer the others what they ask of a node that takes part."""
+        assert self._node.global_server is not None
+        assert self._registrar is not None
+        self._resolving = Resolving(self._node)
+        Serving(self._node, self._node.global_server, self._registrar)
 
     # -- names
 

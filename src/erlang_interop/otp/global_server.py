@@ -24,7 +24,6 @@ from . import gen, rpc
 from ._global_core import GlobalCore
 from ._global_locker import EXCHANGE_PATIENCE, LOCK_PATIENCE, Locker
 from ._global_messages import GLOBAL, Call, Ignored, Malformed, Named, Whereis
-from ._global_resolving import Resolving
 from .passive import GLOBAL_NAME_SERVER
 
 if TYPE_CHECKING:
@@ -136,7 +135,6 @@ class GlobalServer(InlineServer):
         locker = self.node.spawn(self._locker.run, link_to=self.process.pid)
         self._core = GlobalCore(self.node.name, self.node.creation, locker, self)
         self._locker_pid = locker
-        Resolving(self.node)
         self.process.monitor_nodes(node_type="visible")
 
     def handle_message(self, message: Term) -> None:
