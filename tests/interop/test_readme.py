@@ -87,6 +87,14 @@ async def test_the_program_about_rpc(beam: Beam, epmd: Epmd, cookie: str, tmp_pa
     assert "badarg" in remote_error
 
 
+async def test_the_program_about_syn(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
+    python = Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
+    program = blocks(PROJECT / "docs" / "syn.md", "python")[0]
+    done = await python("-c", program.replace("beam@127.0.0.1", beam.name))
+    assert (done.status, done.err) == (0, "")
+    assert sorted(done.out.splitlines()) == sorted(re.findall(r"# prints (.*)$", program, re.MULTILINE))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
