@@ -107,10 +107,11 @@ class GlobalPort(RegistryPort, Protocol):
     def tell_locker(self, message: Candidate | Cancel | LockSet) -> None:
         """Send to this node's locker."""
 
-    def resolve(self, node: Atom, tag: int, clashes: list[Clash], done: Callable[[list[Term]], None]) -> None:
+    def resolve(self, clashes: list[Clash], done: Callable[[list[Term]], None]) -> Callable[[], object]:
         """For each clash call what resolves it, then ``done`` with the results; None where it could not be called.
 
-        To be given up as soon as the attempt ``tag`` with ``node`` is over.
+        Returns:
+            What ends that.
         """
 
     def dial(self, node: Atom) -> None:
@@ -129,7 +130,7 @@ class GlobalPort(RegistryPort, Protocol):
 class _Attempt:
     """An exchange with one node, from nodeup to the end."""
 
-    __slots__ = ("his_tag", "names", "ops", "requester", "resolved", "tag", "version")
+    __slots__ = ("his_tag", "names", "ops", "requester", "resolved", "stop_resolving", "tag", "version")
 
     def __init__(self, tag: int) -> None:
         self.tag = tag
@@ -140,6 +141,8 @@ class _Attempt:
         self.requester: list[Pid] | None = None
         #: The other side's names, once they have come.
         self.names: list[Named] | None = None
+        #: Ends the calls of what resolves clashes, while they run.
+        self.stop_resolving: Callable[[], object] | None = None
         #: What is to be done about them here, once that is known.
         self.ops: Ops | None = None
         #: What the other side has found, once that has come.
@@ -262,6 +265,8 @@ class GlobalCore:
         attempt = self._attempts.pop(node, None)
         if attempt is None:
             return False
+        if attempt.stop_resolving is not None:
+            attempt.stop_resolving()
         self._port.tell_locker(Cancel(node, attempt.tag, first))
         if cancel and version is not None and version >= TAGGED:
             self._port.send(node, messages.cancel_connect(self._me, attempt.his_tag))
@@ -377,15 +382,14 @@ class GlobalCore:
             elif ours.pid != theirs.pid and self._me.name < node.name:
                 clashes.append((theirs, ours))
         if clashes:
-            self._port.resolve(node, attempt.tag, clashes, partial(self._decided, node, attempt.tag, ops, clashes))
+            decided = partial(self._decided, node, attempt, ops, clashes)
+            attempt.stop_resolving = self._port.resolve(clashes, decided)
         else:
             self._compared(node, attempt, ops, Ops([], []))
 
-    def _decided(self, node: Atom, tag: int, ops: Ops, clashes: list[Clash], answers: list[Term]) -> None:
+    def _decided(self, node: Atom, attempt: _Attempt, ops: Ops, clashes: list[Clash], answers: list[Term]) -> None:
         """What resolves clashes has been called."""
-        attempt = self._attempt(node, tag)
-        if attempt is None:
-            return
+        attempt.stop_resolving = None
         his_ops = Ops([], [])
         for (theirs, ours), answer in zip(clashes, answers, strict=True):
             if answer is None or answer == theirs.pid:

@@ -212,7 +212,8 @@ class Locker:
             nodes = ([boss], [me, *extra], self._port.known)[step]  # the last is what is known by then
             wanted = [node for node in nodes if node not in locked]
             if not await self._set_lock(requester, wanted):
-                await self._unlock(requester, locked)
+                if locked:
+                    await self._unlock(requester, locked)
                 return None
             locked += wanted
         return locked
@@ -225,14 +226,13 @@ class Locker:
         return False
 
     async def _unlock(self, requester: list[Pid], nodes: list[Atom]) -> None:
-        """The boss last: who has it gets the others as well."""
+        """The boss last: who has it gets the others as well. Nobody is dialled for it, since a loss frees the lock."""
         process, lock = self._process, (GLOBAL, requester)
-        boss = max(nodes, key=_name, default=None)
-        with trio.move_on_after(self._lock_patience):
-            await del_lock(process.node, lock, [node for node in nodes if node != boss], process.pid)
-        if boss is not None:
+        *others, boss = sorted(nodes, key=_name)
+        for some in (others, [boss]):
+            there = [node for node in some if node == process.node.name or process.node.is_connected(node)]
             with trio.move_on_after(self._lock_patience):
-                await del_lock(process.node, lock, [boss], process.pid)
+                await del_lock(process.node, lock, there, process.pid)
 
 
 def _is_cancel(message: Term, him: Candidate) -> bool:

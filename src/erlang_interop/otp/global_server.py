@@ -314,24 +314,26 @@ class GlobalServer(InlineServer):
             self._lost(node)
             self._tell_who_waits()
 
-    def resolve(self, node: Atom, tag: int, clashes: list[Clash], done: Callable[[list[Term]], None]) -> None:
+    def resolve(self, clashes: list[Clash], done: Callable[[list[Term]], None]) -> Callable[[], object]:
         """See GlobalPort."""
-        self.node.start_task(self._resolve, node, tag, clashes, done)
+        scope = trio.CancelScope()
+        self.node.start_task(self._resolve, clashes, done, scope)
+        return scope.cancel
 
-    async def _resolve(self, node: Atom, tag: int, clashes: list[Clash], done: Callable[[list[Term]], None]) -> None:
+    async def _resolve(self, clashes: list[Clash], done: Callable[[list[Term]], None], scope: trio.CancelScope) -> None:
         answers: list[Term] = []
-        for theirs, ours in clashes:
-            asked: list[Term] = [ours.method, ours.name, theirs.pid, ours.pid]
-            try:
-                answer = await rpc.call(self.node, ours.pid.node, GLOBAL, "resolve_it", asked, None)
-            except CallError as error:
-                log.warning("global: nobody decides who keeps the name %s: %s", gen.shown_term(ours.name), error)
-                answer = None
-            if not self._core.is_current(node, tag) or not self.process.alive:
-                return
-            answers.append(answer)
-        done(answers)
-        self._tell_who_waits()
+        with scope:
+            for theirs, ours in clashes:
+                asked: list[Term] = [ours.method, ours.name, theirs.pid, ours.pid]
+                try:
+                    answer = await rpc.call(self.node, ours.pid.node, GLOBAL, "resolve_it", asked, None)
+                except CallError as error:
+                    log.warning("global: nobody decides who keeps the name %s: %s", gen.shown_term(ours.name), error)
+                    answer = None
+                answers.append(answer)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            done(answers)
+            self._tell_who_waits()
 
     # -- LockerPort
 
