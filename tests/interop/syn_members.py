@@ -326,7 +326,9 @@ class Cluster:
         await self.disconnect((self.a, self.c), (self.b, self.c))
 
     async def heal(self) -> None:
+        """End the split, and wait until all that follows has happened."""
         await self.connect((self.a, self.c), (self.b, self.c))
+        await self.settle()
         await self.settle()
 
     async def pass_time(self, before: Member, after: Member) -> None:
@@ -341,20 +343,19 @@ class Cluster:
     async def settle(self, *members: Member) -> None:
         """Return when all that these members (or all), connected with each other, have said has arrived.
 
-        What one says arrives in order: each says one thing more, and all wait for that. With conflicts one has to
-        answer another, so it takes more than one round.
+        What one says arrives in order: each says one thing more, and all wait for that. Where the others answer to what
+        they hear, as owners of a name do in a conflict, it takes another round.
         """
         members = members or (self.a, self.b, self.c)
-        for _ in range(2):
-            marks = [(member, await member.spawn(), (Atom("settled"), next(_numbers))) for member in members]
-            for member, pid, key in marks:
-                assert await member.call("register", key, pid) == OK
-                assert await member.call("join", key, pid) == OK
-            for member, pid, key in marks:
-                await all_have(members, key, (pid, UNDEFINED))
-                await member.kill(pid)
-            for _, _, key in marks:
-                await none_has(members, key)
+        marks = [(member, await member.spawn(), (Atom("settled"), next(_numbers))) for member in members]
+        for member, pid, key in marks:
+            assert await member.call("register", key, pid) == OK
+            assert await member.call("join", key, pid) == OK
+        for member, pid, key in marks:
+            await all_have(members, key, (pid, UNDEFINED))
+            await member.kill(pid)
+        for _, _, key in marks:
+            await none_has(members, key)
 
     async def events(self, member: Member) -> list[Event]:
         """The callbacks on a member, without those of :meth:`settle`."""

@@ -136,6 +136,10 @@ class OurMember:
         self._handler = Resolver(self.node.spawn(self._serve))
         await self.enter_scope()
 
+    def handle_with(self, handler: EventHandler) -> None:
+        """Have another handler when the scope is entered next."""
+        self._handler = handler
+
     async def crash(self, service: str, while_down: Pid | None = None) -> None:
         (server,) = (server for server in self.joined.servers if server.service.name == service)
         before = server.process.pid

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import trio
 
 from erlang_interop import Atom, Pid
@@ -53,9 +52,9 @@ async def has_ended(member: Member, pid: Pid) -> None:
     await until(so)
 
 
-async def all_agree(cluster: Cluster, entry: Any) -> None:
+async def all_agree(cluster: Cluster, entry: Any, name: Atom = NAME) -> None:
     for member in cluster.members:
-        assert await member.call("lookup", NAME) == entry
+        assert await member.call("lookup", name) == entry
 
 
 def on_third(a: Member, c: Member, pa: Pid, pc: Pid, meta_a: Any, meta_c: Any) -> list[Event]:
@@ -135,29 +134,37 @@ async def test_kept_by_a_resolver_when_it_is_a(cluster: Cluster) -> None:
     assert timeless(await cluster.events(c)) == [registered(NAME, pc, LOSE), resolve((pa, KEEP), (pc, LOSE)), *gained]
 
 
-@pytest.mark.parametrize("answer", ["undefined", "third", "raise"])
-async def test_kept_by_nobody(cluster: Cluster, answer: str) -> None:
+async def test_kept_by_nobody(cluster: Cluster) -> None:
     """The resolver answers no pid, or that of a third process, or fails: the name is free, and nobody is killed."""
     a, b, c = cluster.members
     await resolving(cluster)
-    meta = Atom(answer)
-    pa, pc = await claimed_twice(cluster, meta, meta)
+    await cluster.isolate_c()
+    names = [Atom("undefined"), Atom("third"), Atom("raise")]
+    pids = {(member.name, name): await member.spawn() for member in (a, c) for name in names}
+    for (owner, name), pid in pids.items():
+        assert await {a.name: a, c.name: c}[owner].call("register", name, pid, name) == OK
+    await cluster.settle(a, b)
     await cluster.heal()
-    await all_agree(cluster, UNDEFINED)
-    assert await a.is_alive(pa)
-    assert await c.is_alive(pc)
-    for member, own, other in ((a, pa, pc), (c, pc, pa)):
-        assert timeless(await cluster.events(member)) == [
-            registered(NAME, own, meta),
-            resolve((other, meta), (own, meta)),
-            unregistered(NAME, own, meta, RESOLVED),
+    for name in names:
+        pa, pc = pids[a.name, name], pids[c.name, name]
+        await all_agree(cluster, UNDEFINED, name)
+        for member, own, other in ((a, pa, pc), (c, pc, pa)):
+            assert await member.is_alive(own)
+            assert [event for event in timeless(await cluster.events(member)) if event[1] == name] == [
+                registered(name, own, name),
+                resolve((other, name), (own, name), name),
+                unregistered(name, own, name, RESOLVED),
+            ]
+        assert [event for event in await cluster.events(b) if event[1] == name] == [
+            registered(name, pa, name),
+            unregistered(name, pa, name, RESOLVED),
         ]
-    assert await cluster.events(b) == [registered(NAME, pa, meta), unregistered(NAME, pa, meta, RESOLVED)]
     # Both may have it again, and their ends concern nobody.
-    await a.end(pa, Atom("normal"))
-    assert await b.call("register", NAME, pc, meta) == OK
+    await a.end(pids[a.name, names[0]], Atom("normal"))
+    pc = pids[c.name, names[0]]
+    assert await b.call("register", NAME, pc) == OK
     await cluster.settle()
-    await all_agree(cluster, (pc, meta))
+    await all_agree(cluster, (pc, UNDEFINED))
 
 
 async def test_b_is_connected_first(cluster: Cluster) -> None:
@@ -165,6 +172,7 @@ async def test_b_is_connected_first(cluster: Cluster) -> None:
     a, b, c = cluster.members
     pa, pc = await claimed_twice(cluster, 1, 2)
     await cluster.connect((b, c), (a, c))
+    await cluster.settle()
     await cluster.settle()
     await all_agree(cluster, (pc, 2))
     await has_ended(a, pa)
@@ -220,8 +228,8 @@ async def resolving(cluster: Cluster) -> None:
     await cluster.are_members()
 
 
-def resolve(remote: tuple[Pid, Any], local: tuple[Pid, Any]) -> Event:
-    return "resolve_registry_conflict", NAME, remote, local
+def resolve(remote: tuple[Pid, Any], local: tuple[Pid, Any], name: Atom = NAME) -> Event:
+    return "resolve_registry_conflict", name, remote, local
 
 
 def timeless(events: list[Event]) -> list[Event]:
