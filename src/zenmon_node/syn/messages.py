@@ -29,6 +29,7 @@ Source: the messages of syn 3.3.0 and 3.4.1, observed on the wire.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from erlang_interop.terms import Atom, Export, Fun, Pid
@@ -179,13 +180,9 @@ class Words:
         """The name under which its scope process is registered on every node."""
         return Atom(f"syn_{self.name}_{scope.name}")
 
-    def table_by_name(self, scope: Atom) -> Atom:
-        """The table of names, or of groups."""
-        return Atom(f"syn_{self.name}_by_name_{scope.name}")
-
     def table_by_pid(self, scope: Atom) -> Atom:
         """The table of processes."""
-        return Atom(f"syn_{self.name}_by_pid_{scope.name}")
+        return _tables(self.name, scope)[1]
 
     # -- to say
 
@@ -207,8 +204,7 @@ class Words:
 
     def reply_stored(self, scope: Atom, stored: Stored) -> Term:
         """What the authority answers when it has stored something."""
-        tables = self.table_by_name(scope), self.table_by_pid(scope)
-        return OK, (Atom(stored.callback), stored.previous, stored.meta, stored.time, *tables)
+        return OK, (Atom(stored.callback), stored.previous, stored.meta, stored.time, *_tables(self.name, scope))
 
     # -- said
 
@@ -236,6 +232,12 @@ class Words:
             case (tag, what, Atom() as requester, key, Pid() as pid) if tag == TAG and what == self.remove_request:
                 return RemoveRequest(requester, key, pid)
         return None
+
+
+@lru_cache
+def _tables(half: str, scope: Atom) -> tuple[Atom, Atom]:
+    """The table of names, or of groups, and the one of processes."""
+    return Atom(f"syn_{half}_by_name_{scope.name}"), Atom(f"syn_{half}_by_pid_{scope.name}")
 
 
 REGISTRY: Final = Words("registry", _SYNC_REGISTER, _SYNC_UNREGISTER, _REGISTER_OR_UPDATE, _UNREGISTER)
