@@ -124,6 +124,8 @@ async def test_a_name_is_known_to_all_and_goes_with_its_process(
             assert await whereis(beam, name) == process.pid
             assert await beam.eval("global:send(N, {hello, node()})", N=name) == process.pid
             assert await process.receive(timeout=PATIENCE) == (Atom("hello"), Atom(beam.name))
+        # Each monitors the process, and so connects to this node.
+        await until(lambda: {Atom(beam.name) for beam in pair} <= set(node.nodes("connected")))
         assert await names.whereis(name.name) == process.pid
         assert name in await names.registered_names()
         with pytest.raises(GlobalNameTaken, match=f"cannot be {name.name}: another process has the name"):
