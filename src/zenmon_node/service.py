@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import trio
@@ -49,7 +49,7 @@ class ServiceOptions:
     settings: Settings | None = None
     read_settings: Callable[[], Settings] | None = None
     """Reads the settings anew; called when SIGHUP comes. None: SIGHUP ends the program, as it does by default."""
-    visible: bool = False
+    visible: Literal[False, "passive", "full"] = False
     port: int | None = None
     """The port to listen on; None: ``ERL_DIST_PORT``, else a free one."""
     embedded_epmd: bool = False
@@ -90,7 +90,7 @@ async def _serve(options: ServiceOptions) -> None:
             options.name,
             cookie=options.cookie,
             tls=options.tls,
-            visible="passive" if options.visible else False,
+            visible=options.visible,
             listen_port=options.port,
             embedded_epmd=options.embedded_epmd,
         ) as node,

@@ -117,6 +117,7 @@ async def run(
     name: str,
     connect: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     visible: Flag = False,
+    full: Annotated[bool, Parameter(name="--global", negative="", show_default=False)] = False,
     config: Path | None = None,
     cookie_file: Path | None = None,
     tls_optfile: Path | None = None,
@@ -136,6 +137,8 @@ async def run(
         connect: Nodes to connect to, and to stay connected to. Repeat it or list several.
         visible: Be a visible node, as ZenMonitor on Elixir nodes needs it. It takes no part in global, and nobody there
             waits for it.
+        full: Be a visible node that takes part in global: it is connected to all nodes of the cluster, and has their
+            names and locks.
         config: ZenMonitor's settings, a TOML file with a table [zen_monitor]; ZENMON_* variables override it. SIGHUP
             has it read again.
         cookie_file: File whose first line is the cluster's cookie. Default: ZENMON_COOKIE, else ~/.erlang.cookie.
@@ -164,7 +167,7 @@ async def run(
         tls=read_tls_options(tls_optfile),
         settings=read_settings(),
         read_settings=read_settings if config is not None else None,
-        visible=visible,
+        visible="full" if full else "passive" if visible else False,
         port=port,
         embedded_epmd=embedded_epmd,
         expose=tuple(find_exposure(each) for each in expose or ()),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from erlang_interop import Atom, EpmdAddress, NodeUp, open_node
+from erlang_interop import Atom, EpmdAddress, NodeUp, NoProcess, open_node
 from tests.command import Command
 from tests.support import free_port
 from zenmon_node import Compatibility, ZenMonitorStopped, open_zen_monitor, service
@@ -49,7 +49,7 @@ def opened(epmd_port: int, name: str = PEER) -> AbstractAsyncContextManager[Node
     return open_node(name, cookie=COOKIE, epmd=EpmdAddress(port=epmd_port), embedded_epmd=True)
 
 
-@pytest.mark.parametrize(("arguments", "kind"), [([], "hidden"), (["--visible"], "visible")])
+@pytest.mark.parametrize(("arguments", "kind"), [([], "hidden"), (["--visible"], "visible"), (["--global"], "visible")])
 async def test_it_serves_zenmonitor_until_it_is_told_to_end(
     command: Command, epmd_port: int, arguments: list[str], kind: str
 ) -> None:
@@ -61,6 +61,12 @@ async def test_it_serves_zenmonitor_until_it_is_told_to_end(
             assert f"name={SERVICE}" in line
             assert f"type={kind}" in line
             assert await zen.connect(SERVICE) is Compatibility.COMPATIBLE
+            takes_part = peer.call(("global_name_server", SERVICE), Atom("get_protocol_version"))
+            if arguments == ["--global"]:
+                assert await takes_part == 8
+            else:
+                with pytest.raises(NoProcess):
+                    await takes_part
             done = await running.signal(signal.SIGTERM)
     assert done.status == ExitStatus.DONE
     assert "signal=SIGTERM" in done.err
