@@ -489,6 +489,8 @@ class Scope:
             return await server.request(pid.node, request, timeout)
         except NoProcess as error:
             self._require_open()
+            if not server.running:
+                raise invalid_scope(self.name, str(error)) from error
             raise invalid_remote_scope(self.name, pid.node) from error
 
 
@@ -535,8 +537,8 @@ async def open_scope(
         handler: Is told what happens in the scope, and may decide conflicts.
         strict: Only a process itself may register and join, and update what it has (``strict_mode`` of syn):
             ``scope.register(name, process.pid, caller=process)``. It concerns calls on this node.
-        discover_interval: Seconds between two looks for the scope on connected nodes where it has not been found; a
-            look is one small message. Visible nodes need none, they tell each other.
+        discover_interval: Seconds between two looks for the scope on connected nodes where it was not found. A look
+            is one small message to each of them.
 
     Raises:
         NameAlreadyRegistered: this node is in the scope already.
