@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from erlang_interop.terms import Atom, Export, Fun, Pid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from erlang_interop.terms import Term
 
@@ -272,15 +272,16 @@ def parse(message: Any) -> Discover | AckSync | Told:
     return message
 
 
-def rows(data: Any, node: Atom) -> list[Row]:
+def rows(data: Any, node: Atom) -> Iterator[Row]:
     """The entries of an ``ack_sync``: all of them are of processes of the node that sent it.
+
+    They are checked at once; each is then made when its turn comes, so that no hundred thousand live at the same time.
 
     Raises:
         Malformed: one is not, or ``data`` is no list of entries.
     """
     if type(data) is not list:
         raise Malformed("an ack_sync without a list")
-    checked = []
     for entry in data:
         if type(entry) is not tuple or len(entry) != 4:
             raise Malformed("an ack_sync with what is no {Name, Pid, Meta, Time}")
@@ -289,8 +290,7 @@ def rows(data: Any, node: Atom) -> list[Row]:
             raise Malformed("an ack_sync with a pid or a time that is none")
         if pid.node != node:
             raise Malformed(f"an ack_sync with a process of another node, {pid.node}")
-        checked.append(Row(*entry))
-    return checked
+    return map(Row._make, data)
 
 
 def _pid(term: Any) -> Pid:

@@ -181,7 +181,7 @@ class Groups:
         """See Service."""
         return self._merge(m.rows(data, node), reason)
 
-    def _merge(self, rows: list[m.Row], reason: Term) -> Work:
+    def _merge(self, rows: Iterator[m.Row], reason: Term) -> Work:
         for done, row in enumerate(rows):
             if done % SLICE == SLICE - 1:
                 yield None

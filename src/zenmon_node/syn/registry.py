@@ -16,7 +16,7 @@ Source: genuine syn 3.3.0 and 3.4.1, observed: what is sent, what is called, and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
@@ -170,7 +170,7 @@ class Registry:
         """See Service."""
         return self._merge(m.rows(data, node), reason)
 
-    def _merge(self, rows: list[m.Row], reason: Term) -> Work:
+    def _merge(self, rows: Iterator[m.Row], reason: Term) -> Work:
         for done, row in enumerate(rows):
             if done % SLICE == SLICE - 1:
                 yield None

@@ -135,8 +135,8 @@ def test_answers_to_remove() -> None:
 
 
 def test_rows() -> None:
-    assert m.rows(written("[{n, p, meta, 7}]"), NODE) == [m.Row(NAME, PID, Atom("meta"), 7)]
-    assert m.rows([], NODE) == []
+    assert list(m.rows(written("[{n, p, meta, 7}]"), NODE)) == [m.Row(NAME, PID, Atom("meta"), 7)]
+    assert list(m.rows([], NODE)) == []
     with pytest.raises(m.Malformed, match=r"another node, b@test"):
         m.rows([(NAME, Pid(Atom("b@test"), 1, 0, 1), 1, 7)], NODE)
 
