@@ -171,7 +171,8 @@ class BeamMember:
         await self.driver("join_many(S, fixture_syn_driver:spawn_processes(10), N)", N=count)
 
     async def has_many(self, service: str, count: int) -> bool:
-        return await self.driver(f"missing({service}, S, N)", N=count) == 0
+        missing: int = await self.driver(f"missing({service}, S, N)", N=count)
+        return missing == 0
 
     async def events(self) -> list[Event]:
         noted: list[Any] = await self.beam.eval("fixture_syn_recorder:events(S)", S=self.scope)
@@ -380,7 +381,7 @@ async def all_have(members: Iterable[Member], key: Term, entry: tuple[Pid, Term]
     """Return when ``key`` is the name of this process, with this metadata, on all members, and its group."""
 
     async def has(member: Member) -> bool:
-        return await member.call("lookup", key) == entry and await member.call("members", key) == [entry]
+        return (await member.call("lookup", key), await member.call("members", key)) == (entry, [entry])
 
     for member in members:
         await until(lambda: has(member))  # noqa: B023 - it is awaited here
@@ -422,7 +423,7 @@ async def none_has(members: Iterable[Member], key: Term) -> None:
     """Return when ``key`` is no name and no group on any of the members."""
 
     async def has_not(member: Member) -> bool:
-        return await member.call("lookup", key) == UNDEFINED and await member.call("members", key) == []
+        return (await member.call("lookup", key), await member.call("members", key)) == (UNDEFINED, [])
 
     for member in members:
         await until(lambda: has_not(member))  # noqa: B023 - it is awaited here

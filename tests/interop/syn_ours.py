@@ -116,7 +116,7 @@ class OurMember:
         self.scope = scope
         self.joined: Scope
         self._interval = discover_interval
-        self._handler: Recorder = Recorder()
+        self._handler: EventHandler = Recorder()
         self._messages: dict[Pid, list[Any]] = {}
 
     # -- the scope
@@ -154,6 +154,7 @@ class OurMember:
         return set(server.subcluster_nodes())
 
     async def events(self) -> list[Event]:
+        assert isinstance(self._handler, Recorder)
         return list(self._handler.events)
 
     async def call(self, function: str, *arguments: Term) -> Any:

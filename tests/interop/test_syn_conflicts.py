@@ -218,7 +218,8 @@ async def test_registered_everywhere_at_once(cluster: Cluster) -> None:
 
 
 async def is_empty(member: Member) -> bool:
-    return await member.call("registry_count") == 0
+    count: int = await member.call("registry_count")
+    return count == 0
 
 
 async def resolving(cluster: Cluster) -> None:
