@@ -53,6 +53,7 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.5, help="for each measurement of a rate (0.5)")
     parser.add_argument("--monitors", type=int, default=50_000, help="monitors of W5 (50000)")
     parser.add_argument("--zen-monitors", type=int, default=100_000, help="monitors of ZenMonitor's workloads (100000)")
+    parser.add_argument("--syn-entries", type=int, default=100_000, help="names and members of syn's (100000)")
     parser.add_argument("--otp", type=int, help="OTP of driver and BEAM peer (the oldest installed)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all rounds")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and docs/benchmarks.json")
@@ -116,6 +117,7 @@ async def _contest(arguments: argparse.Namespace, ebin: Path) -> Results:
         seconds=arguments.seconds,
         monitors=arguments.monitors,
         zen_monitors=arguments.zen_monitors,
+        syn_entries=arguments.syn_entries,
         progress=lambda line: print(line, flush=True),
     )
 

@@ -53,8 +53,8 @@ class Contender:
         """False where it cannot do the work, or would be another contender once more."""
         if self.is_library:
             return group in _LIBRARY_GROUPS or (group == "start" and self.process == "libei")
-        # A Proxy is an inline server in any case; a codec and a command are the same whoever waits for messages.
-        return self.process != "mailbox" or group not in ("zen_proxy", "codec", "start")
+        # Proxies and scopes are inline servers in any case; codec and command are the same whoever waits for messages.
+        return self.process != "mailbox" or group not in ("zen_proxy", "syn_registry", "syn_pg", "codec", "start")
 
 
 CONTENDERS: Final = {

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 BEAM_ARGUMENTS: Final = ("+S", "1:1", "-kernel", "connect_all", "false")
 """A BEAM on one core, as our node is, whose `global` stays out of what is measured."""
-GROUP_LIMIT_S: Final = 120.0
+GROUP_LIMIT_S: Final = 300.0
 PEER_START_LIMIT_S: Final = 30.0
 
 Figures = dict[str, dict[str, float]]
@@ -145,6 +145,7 @@ async def run_rounds(
     seconds: float = 0.5,
     monitors: int = 50_000,
     zen_monitors: int = 100_000,
+    syn_entries: int = 100_000,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Results:
     """Let every contender run ``rounds`` times.
@@ -158,13 +159,19 @@ async def run_rounds(
         seconds: How long each measurement of a rate should take.
         monitors: How many monitors W5 sets.
         zen_monitors: How many monitors and subscriptions ZenMonitor's workloads make.
+        syn_entries: How many names and members syn's workloads have.
         progress: Called with a line at the start of each run.
 
     Raises:
         BenchmarkError: A run failed.
         BeamDiedError: A BEAM does not start.
     """
-    options = {Atom("seconds"): seconds, Atom("monitors"): monitors, Atom("zen_monitors"): zen_monitors}
+    options = {
+        Atom("seconds"): seconds,
+        Atom("monitors"): monitors,
+        Atom("zen_monitors"): zen_monitors,
+        Atom("syn_entries"): syn_entries,
+    }
     with Epmd.start(root) as epmd, tempfile.TemporaryDirectory() as folder:
         present: list[Contender] = []
         results = Results(present)

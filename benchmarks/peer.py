@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from benchmarks.syn_peer import SynPeer
 from benchmarks.zen_peer import ZenPeer
 from erlang_interop import Atom, Exit, InlineServer, Pid, Reference, etf, open_node
 from erlang_interop.otp import gen
@@ -49,10 +50,11 @@ class Sink(InlineServer):
 
     Args:
         zen: What ZenMonitor's requests are handed to.
+        syn: What syn's are handed to.
         mailbox: The process that takes the messages, if it is one with a mailbox; None: it is an inline server.
     """
 
-    def __init__(self, zen: ZenPeer, mailbox: Process | None = None) -> None:
+    def __init__(self, zen: ZenPeer, syn: SynPeer, mailbox: Process | None = None) -> None:
         self._mailbox = mailbox is not None
         if mailbox is not None:
             self._me: LocalProcess = mailbox
@@ -72,6 +74,7 @@ class Sink(InlineServer):
             Atom("watch"): self._monitor_all,
         }
         self._zen = zen
+        self._syn = syn
 
     def started(self) -> None:
         self._me = self.process
@@ -105,6 +108,8 @@ class Sink(InlineServer):
             self._me.send(message[1], (message[2], codec(message[3])))
         elif tag == Atom("zen"):
             self._zen.handle(*message[1:])
+        elif tag == Atom("syn"):
+            self._syn.handle(*message[1:])
         else:
             self._me.node.start_task(self._tasks[tag], *message[1:])
 
@@ -178,9 +183,9 @@ class Sink(InlineServer):
         self._me.send(sender, (ref, Atom("set")))
 
 
-async def mailbox_sink(process: Process, zen: ZenPeer) -> None:
+async def mailbox_sink(process: Process, zen: ZenPeer, syn: SynPeer) -> None:
     """The sink as a task with a mailbox."""
-    sink = Sink(zen, process)
+    sink = Sink(zen, syn, process)
     while True:
         sink.handle_message(await process.receive())
 
@@ -281,11 +286,11 @@ def percentile(percent: int, values: list[float]) -> float:
 async def serve(name: str, process: str) -> None:
     """Be the peer until standard input ends."""
     async with open_node(name) as node:
-        zen = ZenPeer(node, mailbox=process == "mailbox")
+        zen, syn = ZenPeer(node, mailbox=process == "mailbox"), SynPeer(node)
         if process == "mailbox":
-            node.spawn(mailbox_sink, zen, name="sink")
+            node.spawn(mailbox_sink, zen, syn, name="sink")
         else:
-            node.start_inline(Sink(zen), name="sink")
+            node.start_inline(Sink(zen, syn), name="sink")
         print("ready", flush=True)
         await trio.lowlevel.wait_readable(0)
 

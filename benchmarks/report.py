@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.genuine import GENUINE
 from benchmarks.targets import INTERPRETED, OURS, TARGETS
-from benchmarks.workloads import ALL_ROWS, CODEC_ROWS, FOOTPRINT_ROWS, ROWS, ZEN_ROWS
+from benchmarks.workloads import ALL_ROWS, CODEC_ROWS, FOOTPRINT_ROWS, ROWS, SYN_ROWS, ZEN_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,9 +90,17 @@ def table(run: Run, rows: Sequence[Row], contenders: Sequence[str]) -> Lines:
 
 def zen_table(run: Run) -> Lines:
     """ZenMonitor's, with the genuine one's published figures beside them."""
-    lines = table(run, ZEN_ROWS, (OURS, "mailbox"))
-    lines[0] += ["genuine 2.1.0, published", "ours to that"]
-    for row, cells in zip(_measured(run, ZEN_ROWS), lines[1:], strict=True):
+    return _beside_genuine(run, table(run, ZEN_ROWS, (OURS, "mailbox")), ZEN_ROWS, "2.1.0")
+
+
+def syn_table(run: Run) -> Lines:
+    """Syn's, the same way."""
+    return _beside_genuine(run, table(run, SYN_ROWS, (OURS, INTERPRETED)), SYN_ROWS, "3.3.0")
+
+
+def _beside_genuine(run: Run, lines: Lines, rows: Sequence[Row], version: str) -> Lines:
+    lines[0] += [f"genuine {version}, published", "ours to that"]
+    for row, cells in zip(_measured(run, rows), lines[1:], strict=True):
         genuine = GENUINE.get(row.key)
         ours = row.figures.get(OURS)
         cells += [amount(genuine), "-" if genuine is None or ours is None else f"{ours.value.median / genuine:.2f}"]
@@ -179,6 +187,7 @@ def summary(run: Run) -> str:
         "Beside a BEAM": table(run, ROWS, (OURS, "mailbox", INTERPRETED, "pure-mailbox")),
         "Beside the libraries": library_table(run),
         "ZenMonitor": zen_table(run),
+        "syn": syn_table(run),
         "Codec": table(run, CODEC_ROWS, (OURS, INTERPRETED)),
         "Start and size": table(run, FOOTPRINT_ROWS, (OURS, "mailbox", INTERPRETED, *LIBRARIES)),
         "Interpreted beside compiled": interpreted_table(run),
@@ -240,6 +249,8 @@ million monitors is on a page of its own, [scale.md](scale.md), and so is what m
 {_library_section(run)}
 
 {_zen_section(run)}
+
+{_syn_section(run)}
 
 ## Codec alone
 
@@ -317,3 +328,26 @@ fired exactly once.
   `erlang:memory(total)` after a garbage collection of all processes. Python: `tracemalloc`, bytes of all objects.
 
 {as_markdown(zen_table(run))}"""
+
+
+def _syn_section(run: Run) -> str:
+    return f"""## syn
+
+The peer is a member of a scope with 100,000 names or members; the driver is the other member, written for this in
+plain Erlang with no tables of its own, so that the peer is what is measured. What stands under "BEAM" is the member
+of this project's tests (`rebar_fixtures/apps/fixture_syn`), with the same work to do; it is not the genuine syn. Each
+run checks that everything arrived.
+
+What the genuine syn 3.3.0 did stands beside it as it was published: two BEAMs as above, both genuine, so that its
+rate is the slower side's, and its node up is both sides' time together. It was measured on another day: the last
+column is no ratio within one run.
+
+- Rates count until the driver has heard of the last one, where nothing else is said; those of processes of the other
+  node are questions one after the other, a round trip each.
+- *Node up* is one message with everything; *taken over* when the last entry is in the table. *Forgotten* when the table
+  is empty after the driver's scope process has ended. *Longest time without an answer*: another process of the peer is
+  asked again and again meanwhile; this is how long all else on the peer has to wait.
+- *Memory* as for ZenMonitor: everything that an entry takes but the process itself. The published figure is of the
+  tables alone.
+
+{as_markdown(syn_table(run))}"""

@@ -13,7 +13,7 @@ class Row:
     """One line of the table.
 
     Attributes:
-        label: The family of the workload: W1 to W7, "ETF", "start", "memory".
+        label: The family of the workload: W1 to W9, "ETF", "start", "memory".
         group: The group that measures it: one of ``bench_driver``, or one of :data:`OUTSIDE`.
         workload: Its name in the driver's results.
         metric: Which figure of the result. More is better for rates, less for times and memory.
@@ -95,7 +95,41 @@ ZEN_ROWS: Final = (
 )
 """ZenMonitor's: the peer as Proxy, and as Local; the driver is the other side."""
 
-ALL_ROWS: Final = (*ROWS, *ZEN_ROWS, *CODEC_ROWS, *FOOTPRINT_ROWS)
+SYN_ROWS: Final = (
+    Row("W8", "syn_registry", "syn_register_calls", "per_second", "registrations by the peer, calls returned, /s"),
+    Row("W8", "syn_registry", "syn_register", "per_second", "… until the driver has heard of all, /s"),
+    Row("W8", "syn_registry", "syn_register_again", "per_second", "… the same names with other metadata, /s"),
+    Row("W8", "syn_registry", "syn_register_theirs", "per_second", "registrations of the driver's processes, /s"),
+    Row("W8", "syn_registry", "syn_register_asked", "per_second", "the driver registers the peer's processes, /s"),
+    Row("W8", "syn_registry", "syn_registered", "per_second", "registrations of the driver heard of, /s"),
+    Row("W8", "syn_registry", "syn_lookup", "per_second", "lookups, /s"),
+    Row("W8", "syn_registry", "syn_unregister", "per_second", "names unregistered, /s"),
+    Row("W8", "syn_registry", "syn_registered_die", "per_second", "registered processes end, /s"),
+    Row("W8", "syn_registry", "syn_registry_sync_out", "p50_ms", "node up: 100,000 names sent, ms"),
+    Row("W8", "syn_registry", "syn_registry_sync_in", "p50_ms", "node up: 100,000 names taken over, ms"),
+    Row("W8", "syn_registry", "syn_registry_sync_stall", "p50_ms", "… longest time without an answer, ms"),
+    Row("W8", "syn_registry", "syn_registry_purge", "p50_ms", "node down: 100,000 names forgotten, ms"),
+    Row("W8", "syn_registry", "syn_registry_purge_stall", "p50_ms", "… longest time without an answer, ms"),
+    Row("W8", "syn_registry", "syn_owner_bytes", "bytes_each", "memory of a name of the peer, bytes"),
+    Row("W8", "syn_registry", "syn_replica_bytes", "bytes_each", "memory of a name of the driver in the peer, bytes"),
+    Row("W9", "syn_pg", "syn_join_calls", "per_second", "joins of one group by the peer, calls returned, /s"),
+    Row("W9", "syn_pg", "syn_join", "per_second", "… until the driver has heard of all, /s"),
+    Row("W9", "syn_pg", "syn_join_many", "per_second", "… of 1,000 groups, /s"),
+    Row("W9", "syn_pg", "syn_joined", "per_second", "joins of the driver heard of, /s"),
+    Row("W9", "syn_pg", "syn_members", "p50_ms", "members of a group of 100,000 listed, ms"),
+    Row("W9", "syn_pg", "syn_publish", "p50_ms", "… and sent a message, ms"),
+    Row("W9", "syn_pg", "syn_leave", "per_second", "members leave, /s"),
+    Row("W9", "syn_pg", "syn_members_die", "per_second", "members end, /s"),
+    Row("W9", "syn_pg", "syn_pg_sync_out", "p50_ms", "node up: 100,000 members sent, ms"),
+    Row("W9", "syn_pg", "syn_pg_sync_in", "p50_ms", "node up: 100,000 members taken over, ms"),
+    Row("W9", "syn_pg", "syn_pg_sync_stall", "p50_ms", "… longest time without an answer, ms"),
+    Row("W9", "syn_pg", "syn_pg_purge", "p50_ms", "node down: 100,000 members forgotten, ms"),
+    Row("W9", "syn_pg", "syn_pg_purge_stall", "p50_ms", "… longest time without an answer, ms"),
+    Row("W9", "syn_pg", "syn_member_bytes", "bytes_each", "memory of a member of the peer, bytes"),
+)
+"""Syn's: the peer as one member of a scope, the driver as the other."""
+
+ALL_ROWS: Final = (*ROWS, *ZEN_ROWS, *SYN_ROWS, *CODEC_ROWS, *FOOTPRINT_ROWS)
 
 OUTSIDE: Final = ("idle", "start", "capacity")
 """Groups that ``bench_driver`` has no part in: see :mod:`benchmarks.outside`."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DRIVERS = PROJECT / "rebar_fixtures" / "apps" / "fixture_bench" / "src"
-DRIVER = "".join((DRIVERS / f"{module}.erl").read_text() for module in ("bench_driver", "bench_zen", "bench_memory"))
+DRIVER_MODULES = ("bench_driver", "bench_zen", "bench_syn", "bench_memory")
+DRIVER = "".join((DRIVERS / f"{module}.erl").read_text() for module in DRIVER_MODULES)
 
 
 def test_driver_knows_every_group_and_workload() -> None:

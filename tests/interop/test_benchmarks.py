@@ -18,21 +18,29 @@ from tests.conftest import build, releases_asked_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-ZEN_GROUPS = ["zen_proxy", "zen_local"]
+OWN_GROUPS = ["zen_proxy", "zen_local", "syn_registry", "syn_pg"]
 
 
 @pytest.mark.interop
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "groups",
-    [[group for group in GROUPS if group not in ZEN_GROUPS], *([group] for group in ZEN_GROUPS)],
-    ids=["node", *ZEN_GROUPS],
+    [[group for group in GROUPS if group not in OWN_GROUPS], *([group] for group in OWN_GROUPS)],
+    ids=["node", *OWN_GROUPS],
 )
 async def test_workloads(pytestconfig: pytest.Config, fixtures_ebin: Path, groups: list[str]) -> None:
     root = find_otp_roots()[min(releases_asked_for(pytestconfig))]
     contenders = [CONTENDERS["beam"], CONTENDERS["pure" if build() == "pure" else "inline"]]
     results = await run_rounds(
-        root, fixtures_ebin, contenders, 1, groups=groups, seconds=0.02, monitors=2000, zen_monitors=6000
+        root,
+        fixtures_ebin,
+        contenders,
+        1,
+        groups=groups,
+        seconds=0.02,
+        monitors=2000,
+        zen_monitors=6000,
+        syn_entries=1000,
     )
     for contender in contenders:
         for row in ALL_ROWS:

@@ -19,7 +19,7 @@
 %% | monitor_driver | W5: the peer sets monitors on processes of the driver                                   |
 %% | receive_downs  | W5: these processes end, until the peer has all DOWNs                                   |
 %%
-%% The group memory is bench_memory's, the groups zen_proxy and zen_local are bench_zen's.
+%% The group memory is bench_memory's, zen_proxy and zen_local are bench_zen's, syn_registry and syn_pg bench_syn's.
 %%
 %% A result is a map: workload, count, microseconds (wall), per_second, and where they apply p50_us, p99_us (latency of
 %% one call), driver_cpu_us and peer_cpu_us (CPU of each operating system process for one item; both need Linux).
@@ -42,6 +42,7 @@
     seconds :: number(),
     monitors :: pos_integer(),
     zen_monitors :: pos_integer(),
+    syn_entries :: pos_integer(),
     peer_os_pid :: pos_integer() | none
 }).
 
@@ -49,26 +50,35 @@
 workloads() ->
     [
         casts_in, casts_out, calls_in, gen_server_calls, calls_out, bulk, batches, monitors_out, monitors_in, codec,
-        memory, zen_proxy, zen_local
+        memory, zen_proxy, zen_local, syn_registry, syn_pg
     ].
 
 %% Runs groups of workloads against the sink of Node and returns their results in order. Options:
 %% groups (default: all of workloads/0), seconds for each measurement of a rate (1.0), monitors of W5 (100000) and of
-%% ZenMonitor's workloads (zen_monitors, 100000), peer_os_pid (the peer's process id on this machine, for its CPU time;
-%% default none). An unknown option is an error.
+%% ZenMonitor's workloads (zen_monitors, 100000), names and members of syn's (syn_entries, 100000), peer_os_pid (the peer's
+%% process id on this machine, for its CPU time; default none). An unknown option is an error.
 -spec run(node(), #{atom() => term()}) -> [bench_meter:result()].
 run(Node, Options) ->
     Defaults = #{
-        groups => workloads(), seconds => 1.0, monitors => 100000, zen_monitors => 100000, peer_os_pid => none
+        groups => workloads(),
+        seconds => 1.0,
+        monitors => 100000,
+        zen_monitors => 100000,
+        syn_entries => 100000,
+        peer_os_pid => none
     },
     case maps:keys(maps:without(maps:keys(Defaults), Options)) of
         [] -> ok;
         Unknown -> error({unknown_options, Unknown, maps:keys(Defaults)})
     end,
-    #{groups := Groups, seconds := Seconds, monitors := Monitors, zen_monitors := ZenMonitors, peer_os_pid := OsPid} =
-        maps:merge(Defaults, Options),
+    All = #{groups := Groups} = maps:merge(Defaults, Options),
     Context = #context{
-        sink = {sink, Node}, seconds = Seconds, monitors = Monitors, zen_monitors = ZenMonitors, peer_os_pid = OsPid
+        sink = {sink, Node},
+        seconds = maps:get(seconds, All),
+        monitors = maps:get(monitors, All),
+        zen_monitors = maps:get(zen_monitors, All),
+        syn_entries = maps:get(syn_entries, All),
+        peer_os_pid = maps:get(peer_os_pid, All)
     },
     Caller = self(),
     Tag = make_ref(),
@@ -189,7 +199,11 @@ group(monitors_in, #context{sink = Sink, monitors = Count} = Context) ->
 group(zen_proxy, #context{sink = Sink, zen_monitors = Count, peer_os_pid = OsPid}) ->
     bench_zen:proxy(Sink, Count, OsPid);
 group(zen_local, #context{sink = Sink, zen_monitors = Count, peer_os_pid = OsPid}) ->
-    bench_zen:local(Sink, Count, OsPid).
+    bench_zen:local(Sink, Count, OsPid);
+group(syn_registry, #context{sink = Sink, syn_entries = Count, peer_os_pid = OsPid}) ->
+    bench_syn:registry(Sink, Count, OsPid);
+group(syn_pg, #context{sink = Sink, syn_entries = Count, peer_os_pid = OsPid}) ->
+    bench_syn:groups(Sink, Count, OsPid).
 
 %% The peer sends the last bulk or batch it has, so often.
 send_back(Workload, Times, Items, Term, #context{sink = Sink} = Context) ->

@@ -21,6 +21,7 @@
 %% |                                           | From ! {downs, N} after N DOWN messages                                |
 %% | {watch, From, Ref, Pids}                  | the same by a process of its own, if the sink waited for the DOWNs     |
 %% | {zen, From, Ref, Request}                 | one of bench_zen_peer's requests                                       |
+%% | {syn, From, Ref, Request}                 | one of bench_syn_peer's requests                                       |
 %% | stop                                      | ends                                                                   |
 -module(bench_peer).
 -export([start/0, stop/0]).
@@ -30,7 +31,9 @@
     bulk = none :: term(),
     pids = [] :: [pid()],
     %% Of ZenMonitor's workloads.
-    zen_subscriber = none :: pid() | none
+    zen_subscriber = none :: pid() | none,
+    %% Of syn's: the processes that are registered and that join.
+    syn_pids = [] :: [pid()]
 }).
 
 %% Starts the peer, linked to nobody, registered as sink.
@@ -102,6 +105,14 @@ loop(#state{count = Count} = State) ->
             loop(State);
         {zen, From, Ref, Request} ->
             loop(State#state{zen_subscriber = bench_zen_peer:handle(Request, From, Ref, State#state.zen_subscriber)});
+        {syn, From, Ref, {pids, Pids}} ->
+            From ! {Ref, ok},
+            loop(State#state{syn_pids = Pids});
+        {syn, From, Ref, Request} ->
+            %% In a process of its own: this one is asked meanwhile whether it still answers.
+            Pids = State#state.syn_pids,
+            spawn(fun() -> From ! {Ref, bench_syn_peer:answer(Request, Pids)} end),
+            loop(State);
         stop ->
             ok
     end.
