@@ -303,6 +303,8 @@ class Distribution:
             raise wire.failure
         except OSError as error:
             log.info("the connection to %s broke: %s", peer.name.name, error)
+        except trio.ClosedResourceError:
+            pass  # this node stops, and waits for its connections no longer
         except RemoteProtocolError as error:
             if error.offset is None:
                 error.offset = 0  # of a signal that is wrong as a whole: its frame's start, as in the channel

@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from erlang_interop.errors import LocalProtocolError
-from erlang_interop.runtime import EpmdAddress, InlineServer, Node, NodeDown, Process
+from erlang_interop.runtime import EpmdAddress, InlineServer, Node, NodeDown, NodeUp, Process
+from erlang_interop.runtime import node as node_module
 from erlang_interop.runtime.epmd import look_up, names
 from erlang_interop.terms import Atom, Pid, Term
 from erlang_interop.wire.epmd import NodeEntry
@@ -58,6 +59,17 @@ async def test_leaving_ends_its_processes_and_tells_those_who_watch_them() -> No
             await anext(events)
             assert await anext(events) == NodeDown(inside.name, "hidden", Atom("connection_closed"))
         assert not inside.is_alive(pid)
+
+
+async def test_leaving_succeeds_when_connections_are_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "CLOSE_TIME", 0.0)
+    port = free_port()
+    one, other = new_node("one@127.0.0.1", port), new_node("other@127.0.0.1", port)
+    async with one.running(), one.monitor_nodes() as events:
+        async with other.running():
+            await other.connect(one.name)
+        with trio.fail_after(20):
+            assert [type(await anext(events)) for _ in range(2)] == [NodeUp, NodeDown]
 
 
 async def test_what_was_sent_last_still_leaves() -> None:
