@@ -8,12 +8,13 @@ node that it cannot show. ``docs/remote-tools.md`` says what each tool shows.
 .. code-block:: text
 
     erlang:node/0 nodes/0,1 processes/0 registered/0 whereis/1 is_process_alive/1      as on a BEAM
-    erlang:process_info/1                   of the items of a BEAM those that there are here
+    erlang:process_info/1,2                 of the items of a BEAM those that there are here
     erlang:function_exported/3              false: of modules of Erlang's, which are not here
     erlang:system_info/1                    what is asked for an OTP's version says that this is none; the rest: badarg
     application:which_applications/0        []
     appmon_info:start_link2/3               {ok, Pid} of what has ended by then: there are no applications to watch
     code:ensure_loaded/1                    {error, nofile}: no module of Erlang's is here
+    net_kernel:get_net_ticktime/0           as on a BEAM, in whole seconds
     observer_backend:get_table_list/2       []
     observer_backend:sys_info/0             as much as observer needs to show anything
     shell:start/0                           a process that prints that there is no shell, and ends
@@ -26,6 +27,7 @@ observer/src/observer_sys_wx.erl.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ..runtime.atoms import ERLANG, ERROR, OK, UNDEFINED
@@ -37,12 +39,18 @@ from .io_server import IO_REQUEST, PUT_CHARS, UNICODE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ..runtime.local_process import LocalProcess
     from ..runtime.node import Node
     from ..terms import Term
 
 #: In place of a version.
 NONE: Final = charlist("none")
 NOT_OTP: Final = charlist("zenmon-node, not OTP")
+_ONGOING_CHANGE_TO: Final = Atom("ongoing_change_to")
+_ALL: Final = object()
+_REGISTERED_NAME: Final = Atom("registered_name")
+#: What a list of items has of a process without a name; alone it is ``[]``, and where all items are asked for, nothing.
+_NAMELESS: Final[tuple[Atom, list[Any]]] = (_REGISTERED_NAME, [])
 _VISIBLE: Final = Atom("visible")
 
 
@@ -59,9 +67,10 @@ class Introspection:
         functions["node"] = lambda: self._node.name
         functions["function_exported"] = lambda _module, _function, _arity: False
         self._node.expose(ERLANG, functions)
-        self._node.expose("application", {"which_applications": list})
+        self._node.expose("application", {"which_applications": lambda _timeout=None: []})
         self._node.expose("appmon_info", {"start_link2": watch_applications}, with_process=True)
         self._node.expose("code", {"ensure_loaded": lambda _module: (ERROR, Atom("nofile"))})
+        self._node.expose("net_kernel", {"get_net_ticktime": self.get_net_ticktime})
         self._node.expose("observer_backend", {"sys_info": self.sys_info, "get_table_list": lambda _type, _options: []})
         self._node.expose("shell", {"start": start_shell}, with_process=True)
 
@@ -100,20 +109,23 @@ class Introspection:
         """``erlang:is_process_alive/1``, of processes of this node."""
         return self._own(pid) in self._node.processes
 
-    def process_info(self, pid: Term) -> Term:
-        """``erlang:process_info/1``: a list of items without those that say what code does and what it costs."""
+    def process_info(self, pid: Term, items: Term = _ALL) -> Term:
+        """``erlang:process_info/1,2``, without those items that say what its code does and what it costs.
+
+        Args:
+            items: One, or a list of them, of which those are left out that are not here.
+        """
         process = self._node.processes.get(self._own(pid))
         if process is None:
             return UNDEFINED
-        info: dict[str, Any] = {}
-        if process.names:
-            info["registered_name"] = next(iter(process.names))
-        if isinstance(process, Process):
-            info["message_queue_len"] = len(process.mailbox)
-        info |= {"links": list(process.links), "trap_exit": process.trap_exit}
-        if process.group_leader is not None:
-            info["group_leader"] = process.group_leader
-        return _listed(info)
+        info = _info_of(process)
+        if items is _ALL:
+            return [item for item in info.items() if item != _NAMELESS]
+        if type(items) is list:
+            return [(item, info[item]) for item in items if type(item) is Atom and item in info]
+        if type(items) is not Atom or items not in info:
+            raise BadArg
+        return [] if (items, info[items]) == _NAMELESS else (items, info[items])
 
     def _own(self, pid: Term) -> Pid:
         if type(pid) is not Pid or pid.node != self._node.name:
@@ -133,6 +145,14 @@ class Introspection:
             raise BadArg
         return answers[item.name]
 
+    def get_net_ticktime(self) -> Term:
+        """``net_kernel:get_net_ticktime/0``."""
+        match self._node.get_net_ticktime():
+            case (_, seconds):
+                return _ONGOING_CHANGE_TO, math.ceil(seconds)
+            case seconds:
+                return math.ceil(seconds)
+
     def sys_info(self) -> list[Term]:
         """``observer_backend:sys_info/0``."""
         return _listed(
@@ -143,6 +163,20 @@ class Introspection:
                 "alloc_info": [(Atom("system_alloc"), False)],
             }
         )
+
+
+def _info_of(process: LocalProcess) -> dict[Atom, Any]:
+    """What there is of ``process_info/1``."""
+    info: dict[Atom, Any] = {
+        _REGISTERED_NAME: next(iter(process.names), []),
+        Atom("links"): list(process.links),
+        Atom("trap_exit"): process.trap_exit,
+    }
+    if process.group_leader is not None:
+        info[Atom("group_leader")] = process.group_leader
+    if isinstance(process, Process):
+        info[Atom("message_queue_len")] = len(process.mailbox)
+    return info
 
 
 def watch_applications(process: Process, _starter: Term, _client: Term, _options: Term) -> tuple[Atom, Pid]:

@@ -70,11 +70,17 @@ async def test_its_processes(asked: Node, ask: Any) -> None:
             Atom("trap_exit"): True,
             Atom("group_leader"): asked.whereis("user"),
         }
-        assert Atom("registered_name") not in dict(await ask("erlang", "process_info", other.pid))
+        name, links = Atom("registered_name"), Atom("links")
+        assert name not in dict(await ask("erlang", "process_info", other.pid))
+        assert await ask("erlang", "process_info", other.pid, name) == []
+        assert await ask("erlang", "process_info", worker.pid, name) == (name, Atom("worker"))
+        items = [links, Atom("reductions"), (Atom("dictionary"), Atom("x")), 1, [], name]
+        assert await ask("erlang", "process_info", other.pid, items) == [(links, [worker.pid]), (name, [])]
         worker.group_leader = None
         assert Atom("group_leader") not in dict(await ask("erlang", "process_info", worker.pid))
-    for name in (Atom("worker"), True, None):
-        assert await ask("erlang", "whereis", name) == Atom("undefined")
+    nobody: Term
+    for nobody in (Atom("worker"), True, None):
+        assert await ask("erlang", "whereis", nobody) == Atom("undefined")
     assert await ask("erlang", "is_process_alive", worker.pid) is False
     assert await ask("erlang", "process_info", worker.pid) == Atom("undefined")
 
@@ -98,6 +104,14 @@ async def test_it_is_no_otp(asked: Node, ask: Any) -> None:
     assert dict(await ask("observer_backend", "sys_info"))[Atom("otp_release")] == charlist("zenmon-node, not OTP")
 
 
+async def test_its_ticktime(asked: Node, ask: Any) -> None:
+    assert await ask("net_kernel", "get_net_ticktime") == 60
+    asked.set_net_ticktime(1.5, transition=0)
+    assert await ask("net_kernel", "get_net_ticktime") == 2
+    asked.set_net_ticktime(30, transition=60)
+    assert await ask("net_kernel", "get_net_ticktime") == (Atom("ongoing_change_to"), 30)
+
+
 async def test_who_watches_applications_has_ended(asked: Node, ask: Any) -> None:
     ok, pid = await ask("appmon_info", "start_link2", asked.whereis("user"), asked.whereis("user"), [])
     assert ok == Atom("ok")
@@ -113,6 +127,8 @@ async def test_wrong_arguments_are_badarg(
         for function in ("is_process_alive", "process_info"):
             for wrong in (foreign, Atom("rex"), 1, []):
                 await is_badarg(ask, function, wrong)
+        for wrong in (Atom("reductions"), Atom("messages"), None, 1, (Atom("dictionary"), 1)):
+            await is_badarg(ask, "process_info", asked.whereis("rex"), wrong)
         for wrong in (1, b"rex", asked.whereis("rex")):
             await is_badarg(ask, "whereis", wrong)
         for wrong in (Atom("schedulers"), (Atom("wordsize"), Atom("internal")), [], 1, True):
