@@ -114,11 +114,12 @@ async def proxy(zen: ZenMonitor, beam: Beam) -> AsyncIterator[Beam]:
 def syn_beam(otp: Otp, epmd: Epmd, cookie: str, fixtures_ebin: Path) -> Iterator[Callable[[int], Beam]]:
     """The BEAMs of the tests of syn by number, from 0; each is started when it is asked for first."""
     started: list[Beam] = []
-    paths = [fixtures_ebin, *([Path(GENUINE)] if GENUINE else [])]
 
     def beam(number: int) -> Beam:
         while len(started) <= number:
             name = f"syn{otp.release}_{secrets.token_hex(3)}@127.0.0.1"
+            genuine = GENUINE[len(started) % len(GENUINE)] if GENUINE else ""
+            paths = [fixtures_ebin, *([Path(genuine)] if genuine else [])]
             started.append(Beam.start(otp.root, name, cookie, epmd.port, code_paths=paths, args=UNCONNECTED))
         return started[number]
 

@@ -5,7 +5,8 @@ The BEAM members run ``fixture_syn``, written from the wire contract. The same s
     SYN_EBIN=folder pytest tests/interop/test_syn_registry.py --otp 25
 
 where ``folder`` holds a compiled ``syn`` (``erlc -o folder src/*.erl``, and ``src/syn.app.src`` as ``syn.app``). Each
-scenario then also runs with three BEAMs and none of ours, to show that what it demands is what syn does.
+scenario then also runs with three BEAMs and none of ours, to show that what it demands is what syn does. Of several
+folders, with colons between, each BEAM takes the next one; the stand-in where it is empty.
 
 Every scope has the name of one test, and every callback is kept with all its arguments, on all members.
 """
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
     from tests.interop.conftest import NodeOpener
 
-#: Where a compiled genuine ``syn`` is, or None.
-GENUINE: Final = os.environ.get("SYN_EBIN")
+#: Where a compiled genuine ``syn`` is, for each BEAM in turn; nothing where all run the stand-in.
+GENUINE: Final = os.environ["SYN_EBIN"].split(":") if "SYN_EBIN" in os.environ else []
 #: How many names, and memberships, are taken over at once; ``SYN_ENTRIES=100000`` for a big scope.
 ENTRIES: Final = int(os.environ.get("SYN_ENTRIES", "2000"))
 #: Nothing is connected but what a test connects: ``global`` takes no part, and a send does not dial.

@@ -8,7 +8,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from erlang_interop import Atom, CallTimeout, NodeDownError, Pid
+from erlang_interop import Atom, CallTimeout, InlineServer, NodeDownError, Pid
 from erlang_interop.terms import Export
 from tests.interop.collectors import until
 from tests.interop.syn_members import (
@@ -129,6 +129,35 @@ async def test_answers_of_the_groups(cluster: Cluster) -> None:
     ]
 
 
+@pytest.mark.parametrize("greater", ["ours", "theirs"])
+async def test_two_registrations_of_the_same_time(cluster: Cluster, greater: str) -> None:
+    """The greater pid keeps the name, by Erlang's order of terms: all owners decide alike."""
+    ours, theirs = ours_and_theirs(cluster)
+    own, other = await ours.spawn(), await theirs.spawn()
+    if greater == "ours":
+        other = Pid(theirs.name, 0, 0, other.creation)
+    assert await theirs.beam.eval("A > B", A=own, B=other) is (greater == "ours")
+    answer = await ask(cluster, "registry", "register_or_update_on_node", cluster.c.name, N, own, 1)
+    message = TAG, Atom("sync_register"), N, other, 2, answer[1][3], NORMAL
+    await theirs.beam.eval("{P, N} ! M", P=Atom(f"syn_registry_{ours.scope.name}"), N=ours.name, M=message)
+    await cluster.settle()
+    assert await ours.call("lookup", N) == ((own, 1) if greater == "ours" else (other, 2))
+    assert await ours.is_alive(own) is (greater == "ours")
+    # Who has won says so, with a later time. The other registration was made up.
+    assert await theirs.call("lookup", N) == ((own, 1) if greater == "ours" else UNDEFINED)
+
+
+async def test_via(cluster: Cluster) -> None:
+    """A genuine gen_server call by ``{via, syn, {Scope, Name}}`` finds a process of ours."""
+    ours, theirs = ours_and_theirs(cluster)
+
+    pid = ours.node.start_inline(Echo())
+    assert await ours.call("register", N, pid) == OK
+    await cluster.settle()
+    via = Atom("via"), await theirs.driver("api()"), (ours.scope, N)
+    assert await theirs.beam.eval("gen_server:call(Via, hello)", Via=via) == (Atom("echo"), Atom("hello"))
+
+
 async def test_messages_that_are_none(cluster: Cluster) -> None:
     """Each kind of nonsense is one line of the log that says what and from whom; the scope lives on with all it has."""
     ours, theirs = ours_and_theirs(cluster)
@@ -194,6 +223,14 @@ async def test_metadata_of_ten_megabytes(cluster: Cluster) -> None:
         await cluster.disconnect((ours, theirs))
         await cluster.connect((ours, theirs))
         await all_have(cluster.members, key, (pid, meta))
+
+
+class Echo(InlineServer):
+    """Answers every gen_server call."""
+
+    def handle_message(self, message: Any) -> None:
+        _gen_call, (caller, tag), request = message
+        self.process.send(caller, (tag, (Atom("echo"), request)))
 
 
 class Breaks(EventHandler):
