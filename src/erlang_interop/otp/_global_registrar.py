@@ -47,14 +47,14 @@ class Registrar:
 
     def __init__(self, node: Node, server: GlobalServer, holder: Callable[[], Pid]) -> None:
         self._node = node
-        self._server = server
+        self.server = server
         self._holder = holder
         self._turn = trio.Lock()
 
     async def register(self, name: Term, pid: Pid, method: Export) -> bool:
         """``global:register_name/3``: False if the name is taken, or the process has another one."""
         async with self._locked() as tell:
-            if self._server.whereis(name) is not None or pid in self._server.names.values():
+            if self.server.whereis(name) is not None or pid in self.server.names.values():
                 return False
             await tell((_REGISTER, name, pid, method))
         return True
@@ -62,7 +62,7 @@ class Registrar:
     async def register_external(self, name: Term, pid: Pid, method: Export) -> bool:
         """``global:register_name_external/3``, for a process whose node takes no part: False if the name is taken."""
         async with self._locked() as tell:
-            if self._server.whereis(name) is not None:
+            if self.server.whereis(name) is not None:
                 return False
             await tell((_REGISTER_EXT, name, pid, method, self._node.name))
         return True
@@ -74,7 +74,7 @@ class Registrar:
 
     async def unregister(self, name: Term) -> None:
         """``global:unregister_name/1``."""
-        if self._server.whereis(name) is not None:
+        if self.server.whereis(name) is not None:
             async with self._locked() as tell:
                 await tell((_UNREGISTER, name))
 
@@ -98,12 +98,12 @@ class Registrar:
         """The nodes that are locked now, the boss last."""
         times = 0
         while True:
-            known = set(self._server.known)
+            known = set(self.server.known)
             nodes = sorted({self._node.name, *known}, key=lambda name: name.name)
             if await try_lock(self._node, lock, nodes[-1:], holder):
                 try:
                     # Who came meanwhile would not be told.
-                    if await try_lock(self._node, lock, nodes, holder) and known.issuperset(self._server.known):
+                    if await try_lock(self._node, lock, nodes, holder) and known.issuperset(self.server.known):
                         return nodes
                 except BaseException:
                     drop_lock(self._node, lock, nodes[-1:], holder)

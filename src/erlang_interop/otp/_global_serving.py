@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from ..terms import Term
     from ._global_registrar import Registrar
-    from .global_server import GlobalServer
     from .node import Node
 
 _YES: Final = Atom("yes")
@@ -32,13 +31,12 @@ class Serving:
 
     Args:
         node: This node.
-        server: Its part of ``global``.
         registrar: What changes names.
     """
 
-    def __init__(self, node: Node, server: GlobalServer, registrar: Registrar) -> None:
-        self._server = server
+    def __init__(self, node: Node, registrar: Registrar) -> None:
         self._registrar = registrar
+        server = registrar.server
         served: dict[str, Callable[..., object]] = {
             "register_name": self._register_name,
             "register_name_external": self._register_name_external,
@@ -66,7 +64,7 @@ class Serving:
         return OK
 
     async def _sync(self) -> Atom:
-        await self._server.wait_synced()
+        await self._registrar.server.wait_synced()
         return OK
 
 

@@ -53,8 +53,8 @@ class GlobalNames:
     A name is any term; a ``str`` is the atom, as with the names of processes: ``"printer"`` is Erlang's ``printer``.
 
     A node that takes no part in ``global`` itself, hidden or ``visible="passive"``, has a BEAM do it: one that is
-    connected and visible, always the same while it is, or ``through``, which is dialled if it is not connected.
-    ``through`` is for others what it is here, and can be left out on a node that is ``visible="full"``.
+    connected and visible, always the same while it is, or ``through``, which is dialled if it is not connected. A node
+    that is ``visible="full"`` does it itself, unless ``through`` is given.
 
     Nothing here has a timeout, as in Erlang: the cluster answers, or a node that does not is given up by ticks. Where
     that is too long, ``trio.fail_after`` ends the wait. A BEAM that was asked goes on then: the name may be registered.
@@ -77,10 +77,9 @@ class GlobalNames:
 
     def serve(self) -> None:
         """For ``open_node``: answer the others what they ask of a node that takes part."""
-        assert self._node.global_server is not None
         assert self._registrar is not None
         self._resolving = Resolving(self._node)
-        Serving(self._node, self._node.global_server, self._registrar)
+        Serving(self._node, self._registrar)
 
     # -- names
 
@@ -117,15 +116,16 @@ class GlobalNames:
         """
         name, method = self._checked(name, pid, resolve)
         registrar = self._registrar_unless(through)
+        external = registrar is None and pid.node == self._node.name
         if registrar is not None:
             registered = await registrar.register(name, pid, method)
         else:
-            function = "register_name_external" if pid.node == self._node.name else "register_name"
+            function = "register_name_external" if external else "register_name"
             registered = await self._ask(through, function, [name, pid, method]) == _YES
         if not registered:
             raise GlobalNameTaken(
-                f"{pid} cannot be {shown_term(name)}: another process has the name, or it has another name; "
-                f"`whereis` and `registered_names` tell",
+                f"{pid} cannot be {shown_term(name)}: a process has that name already"
+                + ("" if external else ", or it has another name"),
                 name,
             )
 
@@ -161,17 +161,17 @@ class GlobalNames:
     async def whereis(self, name: Term, *, through: Atom | str | None = None) -> Pid | None:
         """``global:whereis_name/1``: who has the name."""
         name = _as_name(name)
-        server = self._node.global_server
-        if server is not None and through is None:
-            return server.whereis(name)
+        registrar = self._registrar_unless(through)
+        if registrar is not None:
+            return registrar.server.whereis(name)
         found = await self._ask(through, "whereis_name", [name])
         return found if type(found) is Pid else None
 
     async def registered_names(self, *, through: Atom | str | None = None) -> list[Term]:
         """``global:registered_names/0``: all names, in no particular order."""
-        server = self._node.global_server
-        if server is not None and through is None:
-            return list(server.names)
+        registrar = self._registrar_unless(through)
+        if registrar is not None:
+            return list(registrar.server.names)
         names = await self._ask(through, "registered_names", [])
         assert type(names) is list
         return names
@@ -197,9 +197,9 @@ class GlobalNames:
         Raises:
             GlobalError: a BEAM's global groups are defined wrongly.
         """
-        server = self._node.global_server
-        if server is not None and through is None:
-            await server.wait_synced()
+        registrar = self._registrar_unless(through)
+        if registrar is not None:
+            await registrar.server.wait_synced()
             return
         answer = await self._ask(through, "sync", [])
         if answer != OK:
@@ -338,10 +338,10 @@ class GlobalNames:
     async def _nodes_for_locks(self, nodes: Iterable[Atom | str] | None, through: Atom | str | None) -> list[Atom]:
         if nodes is not None:
             return [atom_of(name) for name in nodes]
-        server = self._node.global_server
-        if server is not None and through is None:
+        registrar = self._registrar_unless(through)
+        if registrar is not None:
             # Those that take part, and those that are about to: neither is the whole of the other.
-            return [self._node.name, *self._node.nodes("visible"), *server.known]
+            return [self._node.name, *self._node.nodes("visible"), *registrar.server.known]
 
         async def known_to(name: Atom) -> Term:
             server = (GLOBAL_NAME_SERVER, name)
