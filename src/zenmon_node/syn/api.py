@@ -50,8 +50,6 @@ RESTARTS: Final = 10
 PERIOD: Final = 10.0
 SHUTDOWN: Final = Atom("shutdown")
 
-_WHY_NO_RECORDS: Final = "the scopes of syn are for nodes of every OTP release"
-
 _log = structlog.get_logger("zenmon_node")
 
 #: Makes new metadata of the old ones.
@@ -571,8 +569,8 @@ def add_node_to_scopes(
         The scopes by name; one that this node is in already is returned as it is.
 
     Raises:
-        NameAlreadyRegistered: a process has the name of a scope process.
-        BadName, EncodeError, ValueError: As :func:`open_scope`.
+        NameAlreadyRegistered: a process has the name of a scope process. The scopes before that one are open.
+        BadName, EncodeError, ValueError: as :func:`open_scope`.
     """
     names = [atom_of(scope) for scope in scopes]
     return {
@@ -592,7 +590,7 @@ def _open(node: Node, name: Atom, handler: EventHandler | None, strict: bool, di
 
 
 def _carried(term: Term) -> Any:
-    return carried(term, _WHY_NO_RECORDS)
+    return carried(term, m.WHY_NO_RECORDS)
 
 
 def _metadata(meta: Term) -> Any:

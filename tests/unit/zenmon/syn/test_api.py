@@ -178,6 +178,17 @@ async def test_metadata_do_not_change_behind_the_scopes_back(pair: Pair) -> None
     assert one.lookup(ALICE)[1] == {Atom("at"): [1]}  # type: ignore[index]
 
 
+async def test_metadata_of_ten_megabytes(pair: Pair) -> None:
+    one, other = pair
+    meta = b"x" * 10_000_000
+    await one.register(ALICE, one.node.spawn(wait), meta)
+    await other.join(ROOM, pid := one.node.spawn(wait), [meta])
+    await settled()
+    for scope in pair:
+        assert scope.lookup(ALICE)[1] == meta  # type: ignore[index]
+        assert scope.members(ROOM) == [(pid, [meta])]
+
+
 async def test_a_name_that_has_changed_hands(pair: Pair, network: Network) -> None:
     one, other = pair
     old, new = other.node.spawn(wait), other.node.spawn(wait)
