@@ -52,6 +52,9 @@ _JOIN_OR_UPDATE: Final = Atom("join_or_update_on_node")
 _LEAVE: Final = Atom("leave_on_node")
 _SUBCLUSTER_NODES: Final = Atom("subcluster_nodes")
 
+#: Names, groups and metadata are taken from users only if all members can be told.
+WHY_NO_RECORDS: Final = "the scopes of syn are for nodes of every OTP release"
+
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
 NOOP: Final = Atom("noop")

@@ -14,6 +14,7 @@ from erlang_interop.runtime.inline import crash_reason
 from erlang_interop.terms import Atom, Export
 
 from ..complaints import shortened
+from . import messages as m
 from .scope import Engine, FunFailed
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class ScopePort:
             if isinstance(value, Awaitable):
                 getattr(value, "close", bool)()  # a coroutine would complain that nobody has awaited it
                 raise FunFailed(_ERROR, _NOT_AT_ONCE, [])
-            return carried(value)
+            return carried(value, m.WHY_NO_RECORDS)
         except FunFailed:
             raise
         except Exception as error:
@@ -190,7 +191,7 @@ def _sendable(reason: Term) -> Term:
     if type(reason) is Atom:
         return reason
     try:
-        return carried(reason)
+        return carried(reason, m.WHY_NO_RECORDS)
     except EncodeError:
         return carried(crash_reason(TypeError(f"the exit reason is no term: {shortened(reason)}")))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from erlang_interop import Atom, Exit, InlineServer, Node, Pid, Throw
-from erlang_interop.terms import Export, Fun
+from erlang_interop.terms import Export, Fun, Record
 from erlang_interop.testing.cluster import open_cluster, settled
 from zenmon_node.syn.port import ScopePort
 from zenmon_node.syn.registry import Registry
@@ -181,9 +181,10 @@ async def test_a_function_fails(exposed: Shell, function: str, class_: str, reas
     assert (failure.value.class_, failure.value.reason) == (Atom(class_), reason)
 
 
-async def test_a_result_that_is_no_term(exposed: Shell) -> None:
+@pytest.mark.parametrize("function", [unsendable, lambda meta: Record(SCOPE, SCOPE, True, ())])
+async def test_a_result_that_not_every_member_can_be_told(exposed: Shell, function: Callable[[Any], Any]) -> None:
     with pytest.raises(FunFailed) as failure:
-        exposed.port.apply(unsendable, 7)
+        exposed.port.apply(function, 7)
     assert failure.value.reason[0] == Atom("EncodeError")
 
 

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from erlang_interop.terms import Atom, ErlMap, Export, Fun, Pid, Term
+from erlang_interop.terms import (
+    Atom,
+    BitString,
+    ErlMap,
+    Export,
+    Fun,
+    ImproperList,
+    Pid,
+    Port,
+    Record,
+    Reference,
+    Term,
+)
 from zenmon_node.pacing import SLICE
 from zenmon_node.syn import messages as m
 from zenmon_node.syn.registry import Registry, Resolver
@@ -363,12 +375,17 @@ def test_of_the_same_time_both_decide_alike() -> None:
 
 # ----------------------------------------------------------------------------------------------- what else may happen
 
-TERMS: list[Any] = [1, 1.0, True, b"1", [1], [1.0], (1,), (1.0,), {1: 1}, {1: 1.0}, {}, [], None, Atom("one"), b""]
+TERMS: list[Any] = [
+    *(1, 1.0, True, None, Atom("one"), b"1", b"", BitString(b"1", 4), 1 << 80),
+    *([1], [1.0], [], ImproperList([1], 1), (1,), (1.0,), ()),
+    *({1: 1}, {1: 1.0}, {}, ErlMap([(1, 1), (1.0, 1)]), Record(N, N, True, ((N, 1),))),
+    *(Reference(N, 1, bytes(12)), Port(N, 1, 1)),
+]
 
 
 def test_names_are_told_apart_as_by_erlang() -> None:
     rig, a, b, _c = three()
-    names = [*TERMS, ErlMap([(1, 1), (1.0, 1)]), Export(N, N, 1), Fun(N, 1, bytes(16), 1, 1, 1, a.new_pid(), ())]
+    names = [*TERMS, Export(N, N, 1), Fun(N, 1, bytes(16), 1, 1, 1, a.new_pid(), ()), a.new_pid()]
     pids = [a.new_pid() for _ in names]
     for name, pid in zip(names, pids, strict=True):
         assert register(b, name, pid, name if not isinstance(name, Fun | Export) else OLD)[0] == m.OK
