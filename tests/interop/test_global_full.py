@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from erlang_interop import Atom
+from erlang_interop import Atom, EpmdAddress
+from erlang_interop.otp import node as node_module
+from erlang_interop.otp.global_server import GlobalServer
+from erlang_interop.runtime.node import Node as RuntimeNode
 from erlang_interop.testing.beam import Beam
 from tests.interop.collectors import PATIENCE, collecting, until, wait_for_ever
 
 if TYPE_CHECKING:
-    from erlang_interop import Node, Pid, Term
-    from erlang_interop.otp.global_server import GlobalServer
+    from collections.abc import AsyncIterator
+
+    from erlang_interop import Node, Pid, Process, Term
+    from erlang_interop.testing.beam import Epmd
     from tests.conftest import BeamFactory
     from tests.interop.conftest import NodeOpener
 
@@ -175,3 +183,75 @@ async def test_a_name_of_both_sides_is_resolved(opened: NodeOpener, fresh_beam: 
             assert {await me.receive(timeout=PATIENCE) for _ in told_me} == told_me
             assert set(await there.take(len(told_there))) == told_there
             assert asked == ([] if mine_lost else [(Atom("mine"), there.pid, me.pid)])
+
+
+@asynccontextmanager
+async def stranger(epmd: Epmd, cookie: str, kind: str) -> AsyncIterator[Process]:
+    """The name server of a visible node that speaks as we like: no more than ``receive`` and ``send`` say."""
+    node = RuntimeNode(named(kind), cookie, visible=True, epmd_address=EpmdAddress(port=epmd.port))
+    async with node.running(), node.open_process(name="global_name_server") as process:
+        yield process
+
+
+async def speak_halfway(me: Process, to: Node, last: str, reached: trio.Event) -> None:
+    """Take part in an exchange up to the message ``last`` of the other side, which is not answered any more."""
+    server, tag = (Atom("global_name_server"), to.name), 0
+    while True:
+        message: Any = await me.receive()
+        match message:
+            case (Atom("$gen_call"), (_, reply_tag), (Atom(what), _)):
+                if what == last:
+                    reached.set()
+                    continue
+                me.send(reply_tag.tail, (reply_tag, True))
+            case (Atom("$gen_cast"), (Atom("init_connect"), (_, tag), _, _)):
+                locker: Term = (Atom("locker"), Atom("no_longer_a_pid"), {}, me.pid)
+                me.send(server, (Atom("$gen_cast"), (Atom("init_connect"), (8, -tag), me.node.name, locker)))
+            case (Atom("$gen_cast"), (Atom(what), *_)):
+                if what == last:
+                    reached.set()
+                elif what == "lock_set":
+                    me.send(server, (Atom("$gen_cast"), (Atom("lock_set"), me.pid, True, [], tag)))
+
+
+@pytest.mark.rule("Visible nodes: a peer that speaks global halfway keeps no BEAM waiting")
+async def test_peers_that_speak_halfway_keep_no_beam_waiting(
+    opened: NodeOpener,
+    fresh_beam: BeamFactory,
+    epmd: Epmd,
+    cookie: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(node_module, "GlobalServer", partial(GlobalServer, lock_patience=0.3, exchange_patience=0.3))
+    caplog.set_level(logging.WARNING, "erlang_interop.global")
+    beam = fresh_beam()
+    async with opened(visible="full") as node:
+        await node.connect(beam.name)
+        await know_each_other(node, beam)
+        for last in ("set_lock", "lock_set", "exchange"):
+            async with stranger(epmd, cookie, last) as me, trio.open_nursery() as speaking:
+                reached = trio.Event()
+                speaking.start_soon(speak_halfway, me, node, last, reached)
+                await me.node.connect(node.name)
+                with trio.fail_after(PATIENCE):
+                    await reached.wait()
+                # It has come that far, and has the lock of this node's whole side.
+                register = f"global:register_name({last}, spawn(timer, sleep, [infinity]))."
+                assert await beam.eval(register, timeout=60) == YES
+                await until(lambda me=me: me.node.name.name in caplog.text)  # type: ignore[misc]
+                speaking.cancel_scope.cancel()
+        # Nonsense, and a lock that is never given back: with its holder it goes.
+        async with stranger(epmd, cookie, "nonsense") as me:
+            holder = me.node.spawn(wait_for_ever)
+            for to in (node.name, Atom(beam.name)):
+                request = (Atom("set_lock"), (Atom("global"), holder))
+                me.send((Atom("global_name_server"), to), (Atom("$gen_call"), (holder, me.make_ref()), request))
+            me.send(
+                ("global_name_server", node.name), (Atom("$gen_cast"), (Atom("exchange"), me.node.name, [1], [], 7))
+            )
+            await until(lambda: "global ignores a message" in caplog.text)
+            await until(lambda: server_of(node).locks.held != [])
+        assert await beam.eval("global:register_name(last, whereis(init)).", timeout=60) == YES
+        await know_each_other(node, beam)
+        assert len(server_of(node).names) == 4

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
@@ -64,6 +65,9 @@ class LockerPort(Protocol):
 
     def locked(self, node: Atom, tag: int, requester: list[Pid]) -> None:
         """Both sides are locked. ``Cancel`` comes when that is needed no more."""
+
+    def warn(self, problem: str) -> None:
+        """Tell whoever runs this node."""
 
     def timed_out(self, node: Atom, tag: int) -> None:
         """The other side has not gone on. If it is its turn, or the attempt is over, ``Cancel`` comes."""
@@ -115,14 +119,18 @@ class Locker:
 
     async def _handle(self, message: Any) -> None:
         match message:
-            case Candidate(node):
-                delay = min(FIRST_DELAY * 2 ** (message.failures - 1), LAST_DELAY) if message.failures else -math.inf
-                self._waiting[node] = message, trio.current_time() + delay
+            case Candidate():
+                self._put(message)
             case Cancel(node, tag):
                 self._remove(node, tag)
             case LockSet(locker, True, tag):
                 await self._answer(locker, tag)
             # What else there is comes too late, or from strangers.
+
+    def _put(self, him: Candidate) -> None:
+        """From now on he is begun with, at once if nothing is held against him."""
+        delay = min(FIRST_DELAY * 2 ** (him.failures - 1), LAST_DELAY) if him.failures else -math.inf
+        self._waiting[him.node] = him, trio.current_time() + delay
 
     def _remove(self, node: Atom, tag: int) -> None:
         if node in self._waiting and self._waiting[node][0].tag == tag:
@@ -139,7 +147,14 @@ class Locker:
             return
         him = random.choice(ready)
         requester = messages.requester_of(self._process.pid, him.locker)
-        nodes = await self._lock(requester, [him.node])
+        try:
+            nodes = await self._lock(requester, [him.node])
+        except trio.TooSlowError:
+            self._port.warn(
+                f"a lock that is needed to meet {him.node.name} is neither given nor refused; once more later"
+            )
+            self._put(replace(him, failures=him.failures + 1))
+            return
         if nodes is None:
             return
         self._send_lock_set(him, is_set=True)
@@ -168,7 +183,10 @@ class Locker:
         if tag not in (None, him.tag):
             return  # of an attempt that is over, for both
         requester = messages.requester_of(self._process.pid, locker)
-        nodes = await self._lock(requester, [])
+        try:
+            nodes = await self._lock(requester, [])
+        except trio.TooSlowError:
+            nodes = None
         self._send_lock_set(him, is_set=nodes is not None)
         if nodes is not None:
             await self._exchange(him, requester, nodes)
@@ -202,8 +220,12 @@ class Locker:
 
         Returns:
             What is locked now; None if that was not to be had, and nothing is.
+
+        Raises:
+            TooSlowError: a node does not answer; nothing is locked then, either.
         """
-        me = self._process.node.name
+        process = self._process
+        me = process.node.name
         boss = max([me, *self._port.known], key=_name)
         if not self._port.may_lock(requester):
             return None
@@ -211,19 +233,17 @@ class Locker:
         for step in range(3):
             nodes = ([boss], [me, *extra], self._port.known)[step]  # the last is what is known by then
             wanted = [node for node in nodes if node not in locked]
-            if not await self._set_lock(requester, wanted):
-                if locked:
+            done = False
+            try:
+                with trio.fail_after(self._lock_patience):
+                    done = await try_lock(process.node, (GLOBAL, requester), wanted, process.pid)
+            finally:
+                if locked and not done:
                     await self._unlock(requester, locked)
+            if not done:
                 return None
             locked += wanted
         return locked
-
-    async def _set_lock(self, requester: list[Pid], nodes: list[Atom]) -> bool:
-        """Whether all of them could be locked in time; if not, none is."""
-        process = self._process
-        with trio.move_on_after(self._lock_patience):
-            return await try_lock(process.node, (GLOBAL, requester), nodes, process.pid)
-        return False
 
     async def _unlock(self, requester: list[Pid], nodes: list[Atom]) -> None:
         """The boss last: who has it gets the others as well. Nobody is dialled for it, since a loss frees the lock."""

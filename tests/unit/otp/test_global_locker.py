@@ -107,6 +107,9 @@ class World:
         self.came.append(("locked", node, tag, requester))
         self.when_locked()
 
+    def warn(self, problem: str) -> None:
+        self.came.append(("warned", problem))
+
     def timed_out(self, node: Atom, tag: int) -> None:
         self.came.append(("timed out", node, tag, trio.current_time()))
         self.tell(Cancel(node, tag))
@@ -188,6 +191,15 @@ async def test_who_does_not_answer_keeps_nothing_locked(world: World, autojump_c
     await trio.sleep(LOCK_PATIENCE)
     assert world.held() == {}
     assert ("a", DEL, True) in world.calls  # should it have been let in meanwhile
+    ((what, warning),) = world.came
+    assert what == "warned"
+    assert "a@test" in warning
+    # The next attempt comes later.
+    world.calls.clear()
+    await trio.sleep(FIRST_DELAY - 1)
+    assert world.calls == []
+    await trio.sleep(4)
+    assert ("z", SET, True) in world.calls
 
 
 async def test_who_has_locked_its_side_is_answered(world: World, autojump_clock: MockClock) -> None:
@@ -214,6 +226,17 @@ async def test_who_has_locked_its_side_is_answered_when_that_is_impossible_here(
         await trio.sleep(0.1)
         assert world.told == [(Atom("lock_set"), world.locker, False, [], HIS_TAG)]
         assert world.came == []
+
+
+async def test_who_has_locked_its_side_is_answered_when_others_here_do_not_answer(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.known = [world.nodes["z"].name]
+    world.servers["z"].silent = True
+    world.tell(world.candidate())
+    world.tell(LockSet(world.his.pid, True, TAG))
+    await trio.sleep(LOCK_PATIENCE + 0.5)
+    assert world.told == [(Atom("lock_set"), world.locker, False, world.known, HIS_TAG)]
 
 
 async def test_a_stranger_who_has_locked_its_side_is_answered(world: World, autojump_clock: MockClock) -> None:
