@@ -128,7 +128,7 @@ async def test_a_name_is_known_to_all_and_goes_with_its_process(
         await until(lambda: {Atom(beam.name) for beam in pair} <= set(node.nodes("connected")))
         assert await names.whereis(name.name) == process.pid
         assert name in await names.registered_names()
-        with pytest.raises(GlobalNameTaken, match=f"cannot be {name.name}: a process has the name"):
+        with pytest.raises(GlobalNameTaken, match=f"cannot be {name.name}: a process has that name"):
             await names.register(name, ours)
         assert await pair[1].eval("global:register_name(N, self())", N=name) == NO
         await names.re_register(name, ours)
