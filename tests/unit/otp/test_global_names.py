@@ -125,7 +125,7 @@ async def test_what_is_answered_there(cluster: Cluster) -> None:
     with pytest.raises(GlobalError, match=r"\{error,why\}"):
         await names.sync()
     cluster.b.answer = Atom("no")
-    with pytest.raises(GlobalNameTaken, match="cannot be name: a process has that name already$") as taken:
+    with pytest.raises(GlobalNameTaken, match=r"cannot be name: a process has that name already$") as taken:
         await names.register("name", pid)
     assert taken.value.name == NAME
     cluster.b.answer = Throw((Atom("EXIT"), Atom("bad")))
