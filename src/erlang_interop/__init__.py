@@ -63,6 +63,7 @@ from .flags import DFlag
 from .otp.erpc import ErpcRequest
 from .otp.gen import From
 from .otp.global_names import GlobalNames
+from .otp.global_server import GlobalServer
 from .otp.node import Node, open_node
 from .otp.pg import Pg, PgEvent, PgJoin, PgLeave, open_pg
 from .otp.server import NO_REPLY, GenServer, Stop
@@ -131,6 +132,7 @@ __all__ = [
     "GlobalError",
     "GlobalNameTaken",
     "GlobalNames",
+    "GlobalServer",
     "HandshakeError",
     "HostNotFound",
     "ImproperList",

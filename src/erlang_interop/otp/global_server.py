@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..errors import BadName, CallError, ConnectError, NoProcess
+from ..errors import BadName, CallError, ConnectError, EncodeError, NoProcess
 from ..etf._parts import make_map
 from ..runtime.atoms import DOWN, ERROR, NOPROC, OK, UNDEFINED
 from ..runtime.inline import InlineServer
@@ -260,7 +260,10 @@ class GlobalServer(InlineServer):
     def send(self, node: Atom, message: Term) -> None:
         """See GlobalPort."""
         if self.node.is_connected(node):
-            self.process.send((GLOBAL_NAME_SERVER, node), message)
+            try:
+                self.process.send((GLOBAL_NAME_SERVER, node), message)
+            except EncodeError as error:  # a name of a newer node, say, and this one is older
+                self.warn(f"{node.name} cannot be told of all names: {error}")
 
     def cast(self, node: Atom, message: Term) -> None:
         """See GlobalPort."""

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from erlang_interop import Atom, Export, Node, NoProcess, Pid, Process, Reference, Term
 from erlang_interop.otp import _global_messages as messages
 from erlang_interop.otp._global_locker import EXCHANGE_PATIENCE
-from erlang_interop.otp._global_messages import GLOBAL, VERSION
+from erlang_interop.otp._global_messages import GLOBAL, VERSION, Named
 from erlang_interop.otp.gen import GEN_CAST
 from erlang_interop.otp.global_server import DIAL_RETRIES, GlobalServer
 from erlang_interop.otp.passive import GLOBAL_NAME_SERVER
@@ -375,6 +375,17 @@ async def test_locks_end_with_their_holder(autojump_clock: MockClock) -> None:
         other.process.exit(holder, Atom("kill"))
         with trio.fail_after(30):
             await b.global_names.register("x", b.spawn(wait))
+
+
+async def test_a_name_that_a_node_cannot_be_told(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with full("a", "b") as (a, b):
+        pid = a.spawn(wait)
+        server(a)._core.registry.register(Named(b"x", pid, object()), None, pid)
+        await a.connect(b.name)
+        await trio.sleep(10)
+        assert "b@test cannot be told of all names" in caplog.text
+        assert server(a).process.alive
+        assert server(a).whereis(b"x") == pid
 
 
 GARBAGE: list[Term] = [
