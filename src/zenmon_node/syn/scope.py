@@ -249,13 +249,11 @@ class Engine:
                 m.rows(said.data, node)  # raises, before anything is lost over it
             # It was started anew, and the DOWN of the one before is still to come.
             self._link.demonitor(peer.ref)
-            purging = self._lose(node)
-            if purging is not None:
-                return self._meet_after(purging, said)
+            return self._meet_anew(said)
         return self._meet(said)
 
-    def _meet_after(self, purging: Work, said: m.Discover | m.AckSync) -> Work:
-        yield from purging
+    def _meet_anew(self, said: m.Discover | m.AckSync) -> Work:
+        yield from self._lose(said.pid.node)
         merging = self._meet(said)
         if merging is not None:
             yield from merging
@@ -278,9 +276,12 @@ class Engine:
             self.peers[node] = Peer(said.pid, self._link.monitor(said.pid))
         return merging
 
-    def _lose(self, node: Atom) -> Work | None:
+    def _lose(self, node: Atom) -> Work:
+        """It is a member as long as there is anything of it."""
+        purging = self._service.purge(node, m.node_down(self._scope, node))
+        if purging is not None:
+            yield from purging
         del self.peers[node]
-        return self._service.purge(node, m.node_down(self._scope, node))
 
     def down(self, ref: Reference, node: Atom) -> Work | None:
         """Who is monitored on a node has ended, or is not there, or the node is gone."""
