@@ -251,7 +251,7 @@ class OurMember:
 
     async def view(self) -> View:
         nodes = _shorts(Atom(name) for name in await self._ask("nodes"))
-        names = {name: tuple(pid) for name, pid in await self._ask("names")} if nodes else {}
+        names = {name: tuple(pid) for name, pid in await self._ask("names")}
         return View(nodes, frozenset(), names, nodes)
 
     async def hold(self, name: str) -> None:

@@ -10,6 +10,7 @@ the others.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 import trio
 
-from erlang_interop import Atom, EpmdAddress, Node, Pid, open_node
+from erlang_interop import Atom, EpmdAddress, Node, NodeDownError, Pid, open_node
 from tests.interop.collectors import wait_for_ever
 
 
@@ -68,8 +69,15 @@ class Member:
             atoms = [name for name in await names.registered_names() if type(name) is Atom]
             found = [(name, await names.whereis(name)) for name in atoms]
         else:
-            found = await self.node.rpc(self.node.nodes("connected")[0], "partition_watch", "names", [])
+            found = await self._names_of_a_beam()
         return [(str(name), as_json(pid)) for name, pid in found]
+
+    async def _names_of_a_beam(self) -> Any:
+        """What the first BEAM knows; nothing if there is none, or it is lost meanwhile, by ticks at the latest."""
+        for beam in self.node.nodes("connected"):
+            with contextlib.suppress(NodeDownError):
+                return await self.node.rpc(beam, "partition_watch", "names", [], timeout=None)
+        return []
 
     async def hold(self, name: str) -> None:
         """Keep a name until the node leaves."""
