@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from tests.interop.conftest import NodeOpener
 
 NO, OK, YES = Atom("no"), Atom("ok"), Atom("yes")
-KNOWS = "polling:until(fun() -> lists:sort(gen_server:call(global_name_server, get_known)) =:= Others end, 20000)."
+#: Whether a BEAM takes part together with ``Others``, and is connected to them, now or soon.
+KNOWS = """polling:until(fun() ->
+    Others =:= lists:sort(gen_server:call(global_name_server, get_known)) andalso Others =:= lists:sort(nodes())
+end, 20000)."""
 
 
 def server_of(node: Node) -> GlobalServer:
@@ -40,6 +43,11 @@ def named(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(3)}@127.0.0.1"
 
 
+def is_connected_to(node: Node, others: set[Atom]) -> bool:
+    """Whether a node of ours takes part together with these, and is connected to them."""
+    return set(server_of(node).known) == set(node.nodes()) == others
+
+
 async def know_each_other(*members: Node | Beam) -> None:
     """Return when all of them take part, and have nothing to exchange any more."""
     names = sorted(str(member.name) for member in members)
@@ -49,7 +57,7 @@ async def know_each_other(*members: Node | Beam) -> None:
             assert await member.eval(KNOWS, Others=others, timeout=30) is True
             assert await member.eval("global:sync().", timeout=30) == OK
         else:
-            await until(lambda member=member, others=others: set(server_of(member).known) == set(others))  # type: ignore[misc]
+            await until(partial(is_connected_to, member, set(others)))
             with trio.fail_after(PATIENCE):
                 await server_of(member).wait_synced()
 
@@ -94,7 +102,7 @@ async def test_each_side_has_the_names_and_locks_of_the_other(opened: NodeOpener
             assert [held.holders for held in server_of(node).locks.held] == [(there.pid,)]
             assert not await node.global_names.set_lock(("a_lock", me.pid), retries=0)
         await until(lambda: server_of(node).locks.held == [])
-        assert await node.global_names.set_lock(("a_lock", me.pid), retries=0)
+        assert await node.global_names.set_lock(("a_lock", me.pid))
         assert await beam.eval("global:set_lock({a_lock, self()}, [node() | nodes()], 0).", timeout=30) is False
         assert await beam.eval("global:trans({another, self()}, fun() -> done end).", timeout=30) == Atom("done")
         # What others ask by rpc.
@@ -171,7 +179,7 @@ async def test_a_name_of_both_sides_is_resolved(opened: NodeOpener, fresh_beam: 
                 assert server_of(node).whereis(Atom(name)) == pid, name
                 await has_name(beam, name, pid)
             conflict, mine_lost = Atom("global_name_conflict"), ours == "z_greater"
-            assert node.is_alive(mine["exit"]) is not mine_lost
+            await until(lambda: node.is_alive(mine["exit"]) is not mine_lost)
             assert await beam.eval("erlang:is_process_alive(P).", P=theirs["exit"]) is mine_lost
             both = (conflict, Atom("both"))
             told_me = {(*both, there.pid)} | (
@@ -244,14 +252,17 @@ async def test_peers_that_speak_halfway_keep_no_beam_waiting(
         # Nonsense, and a lock that is never given back: with its holder it goes.
         async with stranger(epmd, cookie, "nonsense") as me:
             holder = me.node.spawn(wait_for_ever)
-            for to in (node.name, Atom(beam.name)):
-                request = (Atom("set_lock"), (Atom("global"), holder))
-                me.send((Atom("global_name_server"), to), (Atom("$gen_call"), (holder, me.make_ref()), request))
-            me.send(
-                ("global_name_server", node.name), (Atom("$gen_cast"), (Atom("exchange"), me.node.name, [1], [], 7))
-            )
+            server = ("global_name_server", node.name)
+            me.send(server, (Atom("$gen_cast"), (Atom("exchange"), me.node.name, [1], [], 7)))
             await until(lambda: "global ignores a message" in caplog.text)
-            await until(lambda: server_of(node).locks.held != [])
+
+            def has_lock() -> bool:
+                me.send(
+                    server, (Atom("$gen_call"), (holder, me.make_ref()), (Atom("set_lock"), (Atom("global"), holder)))
+                )
+                return any(lock.requester == holder for lock in server_of(node).locks.held)
+
+            await until(has_lock)
         assert await beam.eval("global:register_name(last, whereis(init)).", timeout=60) == YES
         await know_each_other(node, beam)
         assert len(server_of(node).names) == 4
