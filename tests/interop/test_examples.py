@@ -16,6 +16,7 @@ from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam, Epmd
+    from tests.conftest import BeamFactory
 
 EXAMPLES = PROJECT / "examples"
 
@@ -238,6 +239,22 @@ async def test_12_syn(example: Command, beam: Beam) -> None:
         f"in the scope with: {beam.name}",
         "groups: greeters",
     )
+
+
+async def test_13_member_of_global(example: Command, fresh_beam: BeamFactory) -> None:
+    one, other = fresh_beam(), fresh_beam()
+    assert await one.eval(f"net_kernel:connect_node('{other.name}').") is True
+    assert await one.eval("global:sync().", timeout=30) == Atom("ok")
+    async with example.started(path("13"), one.name) as running:
+        line = await running.out.until("known: ")
+        assert line.split()[-2:] == sorted([one.name, other.name])
+        await running.out.until("registered")
+        assert await other.eval("global:register_name(somebody, whereis(init)).", timeout=30) == Atom("yes")
+        asked = "global:send(py_member, {who_is, somebody, self()}), receive Who -> Who =:= whereis(init) end."
+        assert await other.eval(asked, timeout=30) is True
+        await one.eval("global:send(py_member, leave).")
+        done = await running.end()
+    expect(done, rf"somebody is <{other.name}\.\d+\.\d+>", f"left: {' '.join(sorted([one.name, other.name]))}")
 
 
 def expect_the_pair(done: Finished, peer: str) -> None:
