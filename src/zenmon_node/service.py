@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,6 +19,7 @@ from .config import SettingsError
 from .logs import get_logger
 from .metrics import report_to_statsd, serve_metrics
 from .reporting import CompatibilityReport, report_node, report_queues
+from .syn.api import open_scope
 
 if TYPE_CHECKING:
     from erlang_interop import Node, NodeEvent, TlsOptions
@@ -43,6 +44,8 @@ class ServiceOptions:
     name: str
     connect: tuple[str, ...] = ()
     """Nodes to be connected to, and to be connected to again after a loss."""
+    scopes: tuple[str, ...] = ()
+    """Scopes of syn to be a member of."""
     cookie: str | None = field(default=None, repr=False)
     tls: TlsOptions | None = None
     """Speak TLS with these options."""
@@ -95,8 +98,11 @@ async def _serve(options: ServiceOptions) -> None:
             embedded_epmd=options.embedded_epmd,
         ) as node,
         open_zen_monitor(node, options.settings) as zen,
+        AsyncExitStack() as stack,
         trio.open_nursery() as nursery,
     ):
+        for scope in options.scopes:
+            await stack.enter_async_context(open_scope(node, scope))
         for exposure in options.expose:
             exposure.on(node)
         node.watch_nodes(report_node)

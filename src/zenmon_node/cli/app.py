@@ -23,7 +23,7 @@ from ..config import load_settings
 from ..exposing import find_exposure
 from ..metrics import statsd_client
 from ..service import ServiceOptions, run_service
-from . import commands
+from . import commands, scopes
 from .epmd import serve_epmd
 from .failures import ExitStatus, UsageError, explain, first_error
 from .joining import Joining, read_cookie, read_tls_options
@@ -46,6 +46,18 @@ app = App(
     version=lambda: _version(),
     version_flags=["--version"],
 )
+
+syn = App(
+    name="syn",
+    help=(
+        "Look into a scope of syn 3, or follow what happens in it. The command is a hidden member of the scope "
+        "meanwhile; --connect names one or several of its other members, which tell of the rest."
+    ),
+)
+app.command(syn)
+
+#: Names of nodes: repeated, or several behind one option.
+Nodes = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 _JOIN = Joining()
 
@@ -75,7 +87,7 @@ def _run(words: Sequence[str]) -> ExitStatus:
     result = command(*arguments.args, **arguments.kwargs)
     if inspect.iscoroutine(result):
         result = trio.run(_awaited, result)
-    if not words:
+    if words in ([], ["syn"]):
         return ExitStatus.USAGE  # the help was shown, but nothing was asked for
     return result if isinstance(result, ExitStatus) else ExitStatus.DONE
 
@@ -115,7 +127,8 @@ def _fail(message: str, status: ExitStatus) -> ExitStatus:
 async def run(
     *,
     name: str,
-    connect: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    connect: Nodes = None,
+    scope: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     visible: Flag = False,
     full: Annotated[bool, Parameter(name="--global", negative="", show_default=False)] = False,
     config: Path | None = None,
@@ -135,6 +148,7 @@ async def run(
     Args:
         name: This node's name, name@host.
         connect: Nodes to connect to, and to stay connected to. Repeat it or list several.
+        scope: Scopes of syn to be a member of. Repeat it or list several.
         visible: Be a visible node, as ZenMonitor on Elixir nodes needs it. It takes no part in global, and nobody there
             waits for it.
         full: Be a visible node that takes part in global: it is connected to all nodes of the cluster, and has their
@@ -163,6 +177,7 @@ async def run(
     options = ServiceOptions(
         name=parse_node(name),
         connect=tuple(parse_node(peer) for peer in connect or ()),
+        scopes=tuple(dict.fromkeys(scope or ())),
         cookie=read_cookie(cookie_file),
         tls=read_tls_options(tls_optfile),
         settings=read_settings(),
@@ -299,6 +314,53 @@ async def call(
     """
     _quiet()
     return await commands.call(node, module, function, args, joining, as_json=json)
+
+
+@syn.command
+async def members(
+    scope: str, group: str, /, *, connect: Nodes = None, json: Flag = False, joining: Joining = _JOIN
+) -> ExitStatus:
+    """Print the members of a group, each with its metadata, one a line.
+
+    Args:
+        scope: The name of the scope, without quotes.
+        group: The group, an Erlang term such as '{room, 1}'.
+        connect: Members to ask. Repeat it or list several.
+        json: Print JSON objects instead.
+    """
+    logs.configure("warning")  # a member that cannot be reached is worth one
+    return await scopes.members(scope, group, connect or (), joining, as_json=json)
+
+
+@syn.command
+async def lookup(
+    scope: str, name: str, /, *, connect: Nodes = None, json: Flag = False, joining: Joining = _JOIN
+) -> ExitStatus:
+    """Print the process that has a name, with its metadata.
+
+    Args:
+        scope: The name of the scope, without quotes.
+        name: The name, an Erlang term such as '<<"alice">>'.
+        connect: Members to ask. Repeat it or list several.
+        json: Print a JSON object instead.
+    """
+    logs.configure("warning")  # a member that cannot be reached is worth one
+    return await scopes.lookup(scope, name, connect or (), joining, as_json=json)
+
+
+@syn.command(name="watch")
+async def watch_scope(
+    scope: str, /, *, connect: Nodes = None, json: Flag = False, joining: Joining = _JOIN
+) -> ExitStatus:
+    """Print what happens in a scope, until the interrupt key: first what is there, then each event as it comes.
+
+    Args:
+        scope: The name of the scope, without quotes.
+        connect: Members to ask. Repeat it or list several.
+        json: Print JSON objects, one a line.
+    """
+    logs.configure("warning")  # a member that cannot be reached is worth one
+    return await scopes.watch(scope, connect or (), joining, as_json=json)
 
 
 def _quiet() -> None:

@@ -31,7 +31,7 @@ class ExitStatus(enum.IntEnum):
     INTERRUPTED = 130
     """The interrupt key (128 + SIGINT), except for ``run``, which it is the way to end."""
     TERMINATED = 143
-    """SIGTERM, for ``monitor`` (128 + SIGTERM)."""
+    """SIGTERM, for ``monitor`` and ``syn watch`` (128 + SIGTERM)."""
     NO_READER = 141
     """Whoever read our output has gone (128 + SIGPIPE), as after ``| head``."""
 

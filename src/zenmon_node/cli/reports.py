@@ -53,16 +53,18 @@ class Report(Protocol):
         """All have gone, or the user has had enough."""
 
 
-class _Lines:
+class Lines:
     """Lines for standard output that wait to be written."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
 
     def add(self, line: str) -> None:
+        """One more; without its end."""
         self._waiting.append(f"{line}\n")
 
     async def write(self) -> None:
+        """Write those that wait."""
         if self._waiting:
             data = "".join(self._waiting).encode(sys.stdout.encoding, "backslashreplace")
             self._waiting.clear()
@@ -81,7 +83,7 @@ class PlainReport:
 
     def __init__(self, watching: Watching) -> None:
         self._watching = watching
-        self._out = _Lines()
+        self._out = Lines()
 
     def monitoring(self) -> None:
         """Say of each node how its targets are monitored."""
@@ -127,7 +129,7 @@ class JsonReport:
     def __init__(self, watching: Watching, refresh: Callable[[], None]) -> None:
         self._watching = watching
         self._refresh = refresh
-        self._out = _Lines()
+        self._out = Lines()
 
     def monitoring(self) -> None:
         """One object for each node."""

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
         (["ping", "beam@127.0.0.1", "--address", "127.0.0.1:x"], "is no address"),
         (["monitor", "a@one@h", "a@two@h", "--address", "h:1"], "where one node listens, and these are 2"),
         (["epmd", "--port", "many"], "--port"),
+        (["syn", "members", "users", "room"], "--connect beam@127.0.0.1"),
+        (["syn", "lookup", "users", "{", "--connect", "beam@127.0.0.1"], "no Erlang term"),
+        (["syn", "lookup", "users", "alice", "--connect", "beam"], "name@host"),
+        (["syn", "watch"], "SCOPE"),
+        (["syn", "leave", "users"], "leave"),
         (["run"], "--name"),
         (["run", "--name", "nohost"], "name@host"),
         (["run", "--name", "py@127.0.0.1", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
@@ -66,7 +71,7 @@ def test_settings_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) is ExitStatus.DONE
     out = capsys.readouterr().out
-    for command in ("run", "demo", "monitor", "ping", "names", "nodes", "send", "call", "epmd"):
+    for command in ("run", "demo", "monitor", "ping", "names", "nodes", "send", "call", "epmd", "syn"):
         assert f"│ {command} " in out
 
 
@@ -79,8 +84,9 @@ def test_help_shows_how_a_pid_is_written(
     assert "'<beam@127.0.0.1.85.0>'" in capsys.readouterr().out
 
 
-def test_nothing_asked_for_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) is ExitStatus.USAGE
+@pytest.mark.parametrize("words", [[], ["syn"]])
+def test_nothing_asked_for_is_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) is ExitStatus.USAGE
     assert "Commands" in capsys.readouterr().out
 
 
