@@ -193,19 +193,10 @@ class GlobalCore:
         #: (Who has lost, whom) -> incarnation, number, when it came.
         self._losses: dict[tuple[Atom, Atom], tuple[Term, int, float]] = {}
 
-    def is_current(self, node: Atom, tag: Term) -> bool:
-        """Whether ``tag`` is that of the attempt that runs with ``node``."""
-        attempt = self._attempts.get(node)
-        return attempt is not None and attempt.tag == tag
-
     def _attempt(self, node: Atom, tag: Term) -> _Attempt | None:
-        """The attempt, if it is the current one; otherwise the locker need not wait for it."""
+        """The attempt that runs with ``node``, if ``tag`` is its tag."""
         attempt = self._attempts.get(node)
-        if attempt is not None and attempt.tag == tag:
-            return attempt
-        if type(tag) is int:
-            self._port.tell_locker(Cancel(node, tag))
-        return None
+        return attempt if attempt is not None and attempt.tag == tag else None
 
     # -- connections
 
@@ -241,7 +232,6 @@ class GlobalCore:
 
     def _forget(self, node: Atom) -> None:
         self._end(node, cancel=True)
-        self._pending.pop(node, None)
         self.known.pop(node, None)
         self.synced.discard(node)
 
@@ -303,10 +293,10 @@ class GlobalCore:
                     self._port.send(node, messages.cancel_connect(self._me, his_tag))
                     self._restart(node)
             case CancelConnect(node, tag):
-                if self.is_current(node, tag):
+                if self._attempt(node, tag) is not None:
                     self._restart(node)
             case LockSet(locker, _, tag):
-                if tag is None or self.is_current(locker.node, tag):
+                if tag is None or self._attempt(locker.node, tag) is not None:
                     self._port.tell_locker(message)
             case Exchange(node, names, tag):
                 attempt = self._attempt(node, tag)
@@ -451,7 +441,8 @@ class GlobalCore:
     def _lost_connection(self, message: LostConnection) -> None:
         now, key = self._port.now(), (message.node, message.lost)
         incarnation, number, _ = self._losses.get(key, (None, 0, 0.0))
-        if incarnation == message.incarnation and message.number <= number:
+        seen = incarnation == message.incarnation and message.number <= number
+        if seen or message.node == self._me:
             return
         self._losses = {each: loss for each, loss in self._losses.items() if now - loss[2] < REMEMBERED}
         self._losses[key] = message.incarnation, message.number, now

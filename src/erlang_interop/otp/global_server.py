@@ -305,11 +305,13 @@ class GlobalServer(InlineServer):
         for attempt in range(DIAL_RETRIES + 1):
             if attempt:
                 await trio.sleep(DIAL_PAUSE)
+            if node not in self._core.known:
+                return  # others have let go of it meanwhile
             try:
                 await self.node.connect(node)
             except (ConnectError, BadName) as error:
                 log.info("cannot connect to %s: %s", node.name, error)
-            else:
+            if self.node.is_connected(node):  # it may have dialled as well
                 self.cast(node, messages.in_sync(self.node.name))
                 return
         if self.process.alive:

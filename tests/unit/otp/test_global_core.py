@@ -218,14 +218,8 @@ def test_what_is_of_another_attempt_changes_nothing(one: One) -> None:
     one.core.handle(Exchange(THIRD, [], tag))
     assert one.port.taken() == []
     assert len(one.registry) == 0
-    # Should the locker wait for one of these, it need not.
-    told = one.port.locker[before:]
-    assert {(message.node, message.tag) for message in told if isinstance(message, Cancel)} == {
-        (THERE, tag - 1),
-        (THERE, HIS_TAG),
-        (THIRD, tag),
-    }
-    assert one.core.is_current(THERE, tag)
+    assert one.port.locker[before:] == []
+    assert one.core._attempts[THERE].tag == tag
 
 
 def test_a_lock_set_without_a_tag_is_for_the_locker_to_judge(one: One) -> None:
@@ -284,7 +278,7 @@ def begins_again(one: One, tag: int) -> None:
     begun = sent[-1][1]
     assert isinstance(begun, InitConnect)
     assert begun.tag != tag
-    assert one.core.is_current(THERE, begun.tag)
+    assert one.core._attempts[THERE].tag == begun.tag
 
 
 def test_wrong_tags_begin_again(one: One) -> None:
@@ -389,7 +383,7 @@ def test_somebody_else_brings_both_sides_together(one: One) -> None:
     one.core.handle(InitConnect(THIRD, VERSION, 3, Pid(THIRD, 1, 0, 1), False))
     tag = one.tag
     one.join(known={THIRD: 8})
-    assert not one.core.is_current(THIRD, tag)
+    assert THIRD not in one.core._attempts
     assert Cancel(THIRD, tag) in one.port.locker
     assert one.core.known == {THERE: 8, THIRD: 8}
     assert one.port.taken() == []
@@ -399,7 +393,7 @@ def test_a_passive_node_is_in_sync_and_no_member(one: One) -> None:
     one.core.nodeup(THERE)
     one.core.handle(InSync(THERE, False))
     assert (one.core.synced, one.core.known) == ({THERE}, {})
-    assert not one.core.is_current(THERE, 1)
+    assert one.core._attempts == {}
 
 
 def test_a_node_that_cannot_be_reached_is_known_no_more(one: One) -> None:
@@ -456,6 +450,13 @@ def test_losses_of_others_are_handed_on_once_and_the_lost_one_is_let_go(one: One
     (warning,) = one.port.warnings
     assert THIRD.name in warning
     assert THERE.name in warning
+
+
+def test_a_loss_of_its_own_that_comes_back_means_nothing(one: One) -> None:
+    one.join(known={THIRD: 8})
+    one.core.handle(LostConnection(HERE, 99, 1, THIRD))
+    assert one.port.taken() == []
+    assert THIRD in one.core.known
 
 
 def test_losses_are_forgotten_after_an_hour(one: One) -> None:
