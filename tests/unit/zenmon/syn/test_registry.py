@@ -446,6 +446,22 @@ def test_an_answer_that_says_what_we_have_is_no_news() -> None:
     assert b.take_events() == [registered(N, pid, OLD)]
 
 
+def test_an_answer_may_be_a_conflict_with_a_process_of_the_requester() -> None:
+    """The authority has not heard of that one yet: both owners are to decide, as ever."""
+    rig, a, _b, c = three(connected=False)
+    pa, pc = a.new_pid(), c.new_pid()
+    register(a, N, pa, b"a")
+    assert register(a, N, pc, b"c")[0] == m.OK
+    assert a.take_events() == [
+        registered(N, pa, b"a"),
+        unregistered(N, pa, b"a", RESOLVED),
+        registered(N, pc, b"c", RESOLVED),
+    ]
+    rig.connect(*rig.members.values())
+    told(rig)
+    assert (pa in a.alive, pc in c.alive) == (False, True)
+
+
 def test_a_word_that_its_successor_has_overtaken_is_no_news() -> None:
     rig, a, b, _c = three()
     pid = a.new_pid()
