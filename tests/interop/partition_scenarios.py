@@ -66,6 +66,14 @@ async def suspend(cluster: Cluster, victim: str) -> None:
     await cluster.agree(mending=[victim])
 
 
+async def suspend_joining(cluster: Cluster, victim: str) -> None:
+    """SIGSTOP as soon as it is connected with a BEAM, whose `global` has begun to exchange locks and names with it."""
+    await cluster.members[victim].leave()
+    await cluster.agree(absent=[victim])
+    await cluster.come_back(victim)
+    await suspend(cluster, victim)
+
+
 async def leave(cluster: Cluster, victim: str) -> None:
     """Many joins and leaves in a row; every second time it leaves as soon as the first BEAM has seen it."""
     beams = list(cluster.beams)
@@ -109,6 +117,7 @@ SCENARIOS: Final = {
     "comings": Scenario(f"the newcomer joins and leaves {COMINGS} times", ("newcomer",), leave),
     "cut newcomer": Scenario("the link of newcomer and BEAM is cut", ("newcomer", "beam"), cut),
     "suspend newcomer": Scenario("the newcomer is suspended", ("newcomer",), suspend),
+    "suspend joining": Scenario("the newcomer is suspended while it joins", ("newcomer",), suspend_joining),
     "silence newcomer": Scenario("the link of newcomer and BEAM goes silent", ("newcomer", "beam"), silence),
     "kill beam": Scenario("a BEAM is killed, and starts again", ("beam",), kill),
     "restart beam": Scenario("a BEAM is killed and starts again at once", ("beam",), restart),
