@@ -27,7 +27,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PURE := PYTHONPATH=src ZENMON_BUILD=pure
 INSTALLED := env -u PYTHONPATH ZENMON_BUILD=installed
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadgroup
-UNIT := tests --ignore tests/interop
+UNIT := tests --ignore tests/interop --ignore tests/realworld
 
 export ZENMON_OTPS := $(RELEASES)
 # Compiled modules are kept while their sources stay the same (hatch_build.py).
@@ -60,12 +60,16 @@ $(STAMPS)/bench: $(STAMPS)/tests
 	@$(PIP) '.[bench]'
 	@touch $@
 
-.PHONY: venv otp fixtures
+.PHONY: venv otp realworld fixtures
 venv: $(STAMPS)/tests
 
 # OTP 25 compiles the fixtures; OTP 28 comes without ssl, and runs with OTP 27's.
 otp: $(STAMPS)/tests
 	@$(PY) tools/get_otp.py $(sort 25 $(RELEASES) $(if $(filter 28,$(RELEASES)),27))
+
+# What tests/realworld runs with OTP 25: RabbitMQ, Elixir and Erlang's observer, as Debian ships them.
+realworld: otp
+	@$(PY) tools/get_otp.py --realworld >/dev/null
 
 fixtures: otp
 	@$(PY) tools/build_fixtures.py >/dev/null
@@ -80,7 +84,7 @@ demo: $(STAMPS)/package
 
 # -------------------------------------------------------------------------------------------------------------- tests
 .PHONY: test lint types imports unit unit-pure unit-installed interop rules bench golden
-test: lint types imports unit-pure fixtures
+test: lint types imports unit-pure fixtures realworld
 	$(INSTALLED) $(PYTEST) $(PYTEST_ARGS) --rules-check docs/rules.md tests
 
 lint: $(STAMPS)/tests

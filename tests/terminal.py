@@ -30,17 +30,19 @@ class Terminal:
         self.output = ""
 
     async def until(self, part: str) -> None:
-        """Return when it has printed ``part``. Fails if it ends before."""
-        with trio.fail_after(PATIENCE):
-            while part not in self.output:
-                assert await self._read(), f"it ended with {self.output!r}"
+        """Return when it has printed ``part``. Fails if it ends before, or takes too long."""
+        with trio.move_on_after(PATIENCE):
+            while part not in self.output and await self._read():
+                pass
+        assert part in self.output
 
     async def end(self) -> int:
         """Wait for its end; the exit status."""
-        with trio.fail_after(PATIENCE):
+        with trio.move_on_after(PATIENCE):
             while await self._read():
                 pass
             return await self._process.wait()
+        raise AssertionError(f"it goes on; it has printed {self.output!r}")
 
     async def _read(self) -> bool:
         """Read more; False at its end."""

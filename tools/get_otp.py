@@ -4,7 +4,8 @@
     tools/get_otp.py                    all of them: 25, 27, 28 and 29, in parallel
     tools/get_otp.py 25 29              these two
     tools/get_otp.py --print-root 25    where OTP 25 lives (or would live)
-    tools/get_otp.py --jinterface       Erlang's library for Java, for the benchmarks alone; prints where its jar is
+    tools/get_otp.py --jinterface       Erlang's library for Java; prints where its jar is
+    tools/get_otp.py --realworld        RabbitMQ, Elixir, observer, which tests/realworld runs; prints where they are
 
 They go to ``${XDG_CACHE_HOME:-~/.cache}/zenmon-node/otp/<release>``; below it ``bin/{erl,erlc,epmd,escript}``.
 Two sources:
@@ -53,6 +54,11 @@ PACKAGES = [
     *("erlang-base", "erlang-crypto", "erlang-ssl", "erlang-syntax-tools", "erlang-tools", "erlang-parsetools"),
     *("erlang-xmerl", "erlang-eunit", "erlang-dev", "erlang-mnesia", "erlang-inets", "erlang-runtime-tools"),
 ]
+EXTRAS = {
+    "jinterface": ["erlang-jinterface"],
+    "realworld": ["rabbitmq-server", "erlang-os-mon", "erlang-eldap", "elixir", "erlang-observer"],
+}
+MAIN_FILE = {"jinterface": "usr/share/java/OtpErlang.jar"}
 # Of what apt would install beside them: the libraries, but not Perl's (usrmerge, an installer's tool, needs those).
 WANTED = re.compile(r"erlang-|zlib1g$|lib(?!perl|.*-perl$)")
 KEYRINGS = [Path("/usr/share/keyrings/debian-archive-keyring").with_suffix(s) for s in (".gpg", ".pgp")]
@@ -115,29 +121,30 @@ def install(release: int) -> str:
         ) from error
 
 
-def install_jinterface() -> Path:
-    """Make sure that Erlang's library for Java is there, as OTP 25's package has it: its jar.
+def install_extra(name: str) -> Path:
+    """Make sure that packages are there, unpacked as they are, that go with OTP 25: the folder they are in.
 
     Raises:
-        CannotInstallError: it cannot be fetched.
+        CannotInstallError: they cannot be fetched.
     """
-    folder = otp_root(25).with_name("jinterface")
-    jar = folder / "usr/share/java/OtpErlang.jar"
+    folder = otp_root(25).with_name(name)
+    recipe = " ".join([SUITES[25], *EXTRAS[name]])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
-        if (folder / ".complete").is_file():
-            return jar
+        stamp = folder / ".complete"
+        if stamp.is_file() and stamp.read_text() == recipe:
+            return folder
         if folder.exists():
             shutil.rmtree(folder)
         apt = PrivateApt(folder / "apt", SUITES[25])
         apt.update()
-        apt.download_alone(["erlang-jinterface"], folder / "debs")
-        deb = one((folder / "debs").glob("*.deb"), "package erlang-jinterface")
-        run(["dpkg-deb", "--extract", str(deb), str(folder)], what=deb.name, limit=COMMAND_LIMIT_S)
+        apt.download_alone(EXTRAS[name], folder / "debs")
+        for deb in sorted((folder / "debs").glob("*.deb")):
+            run(["dpkg-deb", "--extract", str(deb), str(folder)], what=deb.name, limit=COMMAND_LIMIT_S)
         for litter in ("apt", "debs"):
             shutil.rmtree(folder / litter)
-        (folder / ".complete").touch()
-    return jar
+        stamp.write_text(recipe)
+    return folder
 
 
 @contextmanager
@@ -440,23 +447,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--print-root", metavar="RELEASE", type=int, help="print the folder of a release and do nothing else"
     )
     parser.add_argument("--jinterface", action="store_true", help="install Erlang's library for Java, and nothing else")
+    parser.add_argument("--realworld", action="store_true", help="install what tests/realworld runs, and nothing else")
     options = parser.parse_args(arguments)
     if options.print_root is not None:
         print(otp_root(options.print_root))
         return 0
-    if options.jinterface:
-        try:
-            print(install_jinterface())
-        except (CannotInstallError, OSError) as error:
-            print(f"JInterface cannot be installed: {error}", file=sys.stderr)
-            return 1
-        return 0
+    for name in EXTRAS:
+        if getattr(options, name):
+            return extra(name)
     releases: list[int] = options.releases or RELEASES
     unknown = [str(release) for release in releases if release not in RELEASES]
     if unknown:
         parser.error(f"no recipe for OTP {', '.join(unknown)}; there is one for {', '.join(map(str, RELEASES))}")
     with ThreadPoolExecutor(len(releases)) as pool:
         return max(pool.map(report(install), dict.fromkeys(releases)))
+
+
+def extra(name: str) -> int:
+    """Install one of the extras and print where it is; the exit status."""
+    try:
+        print(install_extra(name) / MAIN_FILE.get(name, ""))
+    except (CannotInstallError, OSError) as error:
+        print(f"{name} cannot be installed: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def say(stream: TextIO, line: str) -> None:
