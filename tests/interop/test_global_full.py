@@ -193,6 +193,27 @@ async def test_a_name_of_both_sides_is_resolved(opened: NodeOpener, fresh_beam: 
             assert asked == ([] if mine_lost else [(Atom("mine"), there.pid, me.pid)])
 
 
+@pytest.mark.rule("Visible nodes: who loses a full node lets go of it, and no BEAM of another")
+async def test_lost_connections(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
+    one, two = fresh_beam(), fresh_beam()
+    async with opened(visible="full") as node:
+        await node.connect(one.name)
+        await node.connect(two.name)
+        await know_each_other(node, one, two)
+        # The BEAM says that it has lost us; the other one lets go of us, and stays with the first.
+        await node.disconnect(one.name)
+        await until(lambda: node.nodes() == [])
+        await know_each_other(one, two)
+        assert server_of(node).known == {}
+        await node.connect(two.name)
+        await know_each_other(node, one, two)
+        # Two BEAMs that lose each other: we do as any other node, and let go of both.
+        assert await one.eval("erlang:disconnect_node(N).", N=Atom(two.name)) is True
+        await until(lambda: node.nodes() == [])
+        for beam in (one, two):
+            assert await beam.eval("polling:until(fun() -> nodes() =:= [] end, 20000).", timeout=30) is True
+
+
 @asynccontextmanager
 async def stranger(epmd: Epmd, cookie: str, kind: str) -> AsyncIterator[Process]:
     """The name server of a visible node that speaks as we like: no more than ``receive`` and ``send`` say."""

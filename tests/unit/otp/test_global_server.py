@@ -330,8 +330,11 @@ async def test_a_peer_that_begins_and_says_no_more_keeps_nobody_waiting(
         assert tag
 
 
+@pytest.mark.parametrize(
+    ("version", "problem"), [(8, "stranger@test does not go on"), (7, "disconnects stranger@test")]
+)
 async def test_a_peer_that_lets_itself_be_locked_and_says_no_more(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, version: int, problem: str
 ) -> None:
     network = Network()
     async with full("a", "b", network=network) as (a, b), stranger(network) as other:
@@ -348,9 +351,11 @@ async def test_a_peer_that_lets_itself_be_locked_and_says_no_more(
                     case (Atom("$gen_call"), (_, reply_tag), _):
                         me.send(reply_tag.tail, (reply_tag, True))
                     case (Atom("$gen_cast"), (Atom("init_connect"), (_, tag), _, _)):
-                        other.cast(a, messages.init_connect(me.node.name, 7, {}, me.pid))
-                    case (Atom("$gen_cast"), (Atom("lock_set"), *_)):
-                        other.cast(a, messages.lock_set(me.pid, True, [], VERSION, tag))
+                        locker: Term = (Atom("locker"), Atom("no_longer_a_pid"), [], me.pid)
+                        other.cast(a, (Atom("init_connect"), (version, 7), me.node.name, locker))
+                    case (Atom("$gen_cast"), (Atom("lock_set"), *rest)):
+                        assert len(rest) == (4 if version == 8 else 3)
+                        other.cast(a, messages.lock_set(me.pid, True, [], version, tag))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(speak)
@@ -358,7 +363,7 @@ async def test_a_peer_that_lets_itself_be_locked_and_says_no_more(
             assert [lock.resource for lock in server(b).locks.held] == [GLOBAL]
             with trio.fail_after(100):
                 await b.global_names.register("x", b.spawn(wait))
-            assert "stranger@test does not go on" in caplog.text
+            assert problem in caplog.text
             nursery.cancel_scope.cancel()
 
 
