@@ -7,6 +7,7 @@ one in C and comes compiled, always does (``test_erl_call.py``).
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from erlang_interop import Atom
 from erlang_interop.testing.beam import find_otp_roots
 from tests.command import Command
 from tests.conftest import PROJECT
@@ -22,6 +24,7 @@ from tests.interop.collectors import leftovers, until
 if TYPE_CHECKING:
     from erlang_interop import Node
     from erlang_interop.testing.beam import Epmd
+    from tests.interop.conftest import NodeOpener
 
 SOURCES = Path(__file__).parent / "clients"
 #: Who takes part: the language and the programs that are needed.
@@ -41,14 +44,14 @@ def compiled(*command: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def in_c(folder: Path) -> list[str]:
+def in_c(folder: Path, name: str = "rpc_client") -> list[str]:
     """Its libei is that of OTP 25: those of Debian's later suites need a newer libc than many machines have."""
     fetch_otp("25")
     system = find_otp_roots()[25]
     header = next(path for path in system.rglob("ei.h") if (path.parent.parent / "lib" / "libei.a").is_file())
     library = header.parent.parent / "lib" / "libei.a"
-    program = folder / "rpc_client"
-    compiled("gcc", "-pthread", f"-I{header.parent}", SOURCES / "rpc_client.c", "-o", program, library)
+    program = folder / name
+    compiled("gcc", "-pthread", f"-I{header.parent}", SOURCES / f"{name}.c", "-o", program, library)
     return [str(program)]
 
 
@@ -80,3 +83,27 @@ async def test_calls(program: list[str], node: Node, tmp_path: Path, epmd: Epmd,
     assert failed.startswith("{badrpc,{'EXIT',{{'ZeroDivisionError',#Bin<")
     assert not_exposed == "{badrpc,{'EXIT',{undef,[{os,getpid,[],[]}]}}}"
     await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 3)
+
+
+@pytest.fixture(scope="session", params=[name for name in CLIENTS if name == "c"])
+def global_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """JInterface knows nothing of ``global``."""
+    return in_c(tmp_path_factory.mktemp("client"), "global_client")
+
+
+async def test_a_name_through_a_full_node(
+    global_client: list[str], opened: NodeOpener, tmp_path: Path, epmd: Epmd, cookie: str
+) -> None:
+    client = Command(tmp_path, epmd.port, cookie, program=global_client)
+    async with opened(visible="full") as node:
+        names = node.global_names
+        done = await client(node.name.name, "c_name")
+        assert (done.status, done.out, done.err) == (0, "global_client@127.0.0.1\nc_name\n", "")
+        assert await names.registered_names() == []
+        async with client.started(node.name.name, "c_name", "wait") as running:
+            await running.out.until("c_name")
+            pid = await names.whereis("c_name")
+            assert pid is not None
+            assert pid.node == Atom("global_client@127.0.0.1")
+            await running.signal(signal.SIGTERM)
+        await until(lambda: node.global_server is not None and not node.global_server.names)
