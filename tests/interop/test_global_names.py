@@ -111,6 +111,7 @@ KINDS: Final = pytest.mark.parametrize("visible", [False, "passive"], ids=["hidd
 # -- names, through a BEAM
 
 
+@pytest.mark.rule("Visible nodes: a name registered through a BEAM goes with its process, its node")
 @KINDS
 async def test_a_name_is_known_to_all_and_goes_with_its_process(
     opened: NodeOpener, pair: tuple[Beam, Beam], visible: Any
@@ -145,6 +146,7 @@ async def test_a_name_is_known_to_all_and_goes_with_its_process(
         assert process.alive
 
 
+@pytest.mark.rule("Visible nodes: a name registered through a BEAM goes with its process, its node")
 @KINDS
 async def test_a_name_goes_with_its_node(opened: NodeOpener, pair: tuple[Beam, Beam], visible: Any) -> None:
     name = new_atom()
@@ -342,6 +344,7 @@ async def test_a_lock_that_a_beam_sets_for_us_is_not_kept(node: Node, beam: Beam
     await is_free(beam, lock[0])
 
 
+@pytest.mark.rule("Visible nodes: a lock of a hidden or passive node keeps others out")
 @KINDS
 async def test_a_lock_keeps_others_out_on_all_nodes(opened: NodeOpener, pair: tuple[Beam, Beam], visible: Any) -> None:
     resource = new_atom("lock")
@@ -365,6 +368,7 @@ async def test_a_lock_keeps_others_out_on_all_nodes(opened: NodeOpener, pair: tu
         await is_free(pair[0], resource)
 
 
+@pytest.mark.rule("Visible nodes: a lock is free when who holds it has ended")
 async def test_the_end_of_the_requester_frees_its_lock(opened: NodeOpener, pair: tuple[Beam, Beam]) -> None:
     resource = new_atom("lock")
     taking = "spawn(fun() -> true = global:set_lock({R, self()}), Me ! {locked, node()} end), ok"
