@@ -32,8 +32,6 @@ from . import _global_messages as messages
 from ._global_calls import del_lock, try_lock
 from ._global_core import Cancel, Candidate
 from ._global_messages import GLOBAL, LockSet
-from .gen import GEN_CAST
-from .passive import GLOBAL_NAME_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,6 +63,9 @@ class LockerPort(Protocol):
 
     def locked(self, node: Atom, tag: int, requester: list[Pid]) -> None:
         """Both sides are locked. ``Cancel`` comes when that is needed no more."""
+
+    def cast(self, node: Atom, message: Term) -> None:
+        """Tell the name server of a node that is connected."""
 
     def warn(self, problem: str) -> None:
         """Tell whoever runs this node."""
@@ -108,7 +109,7 @@ class Locker:
                 await self._handle(message)
 
     def _pause(self) -> float | None:
-        """Seconds: never the same for the nodes of one side, and enough for others to have their turn."""
+        """Seconds, enough for the other nodes of this side to have their turn; None without anybody to begin with."""
         if not self._waiting:
             return None
         if self._just_synced:
@@ -178,7 +179,8 @@ class Locker:
         him, _ = self._waiting.get(locker.node, (None, 0.0))
         if him is None:
             # Its tag is not known here; the form before version 8 has none, and every locker takes that as well.
-            self._process.send(locker, messages.lock_set(self._process.pid, False, [], messages.OLDEST, None))
+            if self._process.node.is_connected(locker.node):
+                self._process.send(locker, messages.lock_set(self._process.pid, False, [], messages.OLDEST, None))
             return
         if tag not in (None, him.tag):
             return  # of an attempt that is over, for both
@@ -211,7 +213,7 @@ class Locker:
 
     def _send_lock_set(self, him: Candidate, *, is_set: bool) -> None:
         message = messages.lock_set(self._process.pid, is_set, self._port.known, him.version, him.his_tag)
-        self._process.send((GLOBAL_NAME_SERVER, him.node), (GEN_CAST, message))
+        self._port.cast(him.node, message)
 
     # -- locking
 

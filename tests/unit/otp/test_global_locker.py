@@ -107,6 +107,9 @@ class World:
         self.came.append(("locked", node, tag, requester))
         self.when_locked()
 
+    def cast(self, node: Atom, message: Term) -> None:
+        gen.cast(self.nodes["m"], (GLOBAL_NAME_SERVER, node), message)
+
     def warn(self, problem: str) -> None:
         self.came.append(("warned", problem))
 
