@@ -243,6 +243,10 @@ async def test_who_has_locked_its_side_is_answered_when_others_here_do_not_answe
 
 
 async def test_a_stranger_who_has_locked_its_side_is_answered(world: World, autojump_clock: MockClock) -> None:
+    world.tell(LockSet(world.his.pid, True, HIS_TAG))  # nobody is dialled to be answered
+    await world.nodes["m"].connect(world.his.pid.node)
+    with pytest.raises(trio.WouldBlock):
+        world.his.receive_nowait()
     world.tell(LockSet(world.his.pid, True, HIS_TAG))
     assert await world.his.receive(timeout=1) == (Atom("lock_set"), world.locker, False, [])
     world.tell(LockSet(world.his.pid, False, HIS_TAG))  # no question
