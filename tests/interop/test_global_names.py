@@ -564,3 +564,46 @@ async def test_a_full_node_registers_while_a_beam_is_lost(trio_of: Trio) -> None
             two.kill()
     assert await trio_of.names.whereis("name") == await whereis(one, Atom("name")) == pid
     assert await one.eval("global:register_name(other, self())") == YES  # no lock is left
+
+
+async def test_all_register_the_same_names_at_once(trio_of: Trio, opened: NodeOpener) -> None:
+    """Both BEAMs, the full node, and a hidden one: each name goes to one of them, and no lock is left."""
+    one, two = trio_of.beams
+    won = dict.fromkeys(range(1, 7), 0)
+    there = """
+        [I || I <- lists:seq(1, Count),
+              yes =:= global:register_name({n, I}, spawn(fun() -> receive stop -> ok end end))]
+    """
+
+    async def register_there(beam: Beam) -> None:
+        numbers = await beam.eval(there, timeout=120, Count=len(won))
+        assert isinstance(numbers, list)
+        for number in numbers:
+            won[number] += 1
+
+    async def register(node: Node) -> None:
+        for number in won:
+            try:
+                await node.global_names.register((Atom("n"), number), node.spawn(wait))
+            except GlobalNameTaken:
+                continue
+            won[number] += 1
+
+    async with opened() as hidden:
+        await hidden.connect(two.name)
+        async with trio.open_nursery() as nursery:
+            for beam in (one, two):
+                nursery.start_soon(register_there, beam)
+            for node in (trio_of.node, hidden):
+                nursery.start_soon(register, node)
+        assert won == dict.fromkeys(won, 1)
+        for number in won:
+            name = (Atom("n"), number)
+            pid = await trio_of.names.whereis(name)
+            assert pid is not None
+            assert await whereis(one, name) == await whereis(two, name) == pid
+        for beam in (one, two):
+            await is_free(beam, Atom("global"))
+        server = trio_of.node.global_server
+        assert server is not None
+        await until(lambda: server.locks.held == [])
