@@ -82,6 +82,9 @@ _CALLBACKS: Final = frozenset(
 )
 
 
+_FUNS: Final = (Fun, Export)
+
+
 class Malformed(Exception):
     """A message is of no form that syn knows; the text says what is wrong with it."""
 
@@ -363,4 +366,4 @@ def resolve_kill(name: Term, meta: Term) -> Term:
 
 def is_fun(term: Any) -> bool:
     """Whether what stands in the place of metadata is a function of the old ones: metadata cannot be one."""
-    return isinstance(term, Fun | Export) or callable(term)
+    return type(term) in _FUNS or callable(term)

@@ -39,6 +39,8 @@ Resolver: TypeAlias = "Callable[[Atom, Any, Claim, Claim], object]"
 
 _WORDS: Final = m.REGISTRY
 
+_NOBODY: Final[frozenset[Atom]] = frozenset()
+
 _log = structlog.get_logger("zenmon_node")
 
 
@@ -50,9 +52,11 @@ class Entry:
         pid: Who has it.
         meta: Any term.
         time: When it was registered or updated last, in nanoseconds since 1970 by the clock of the pid's node.
+        rivals: Nodes with a process that had the name too, when this node was last told: it may still have it when this
+            one has it no more.
     """
 
-    __slots__ = ("key", "meta", "name", "pid", "time")
+    __slots__ = ("key", "meta", "name", "pid", "rivals", "time")
 
     def __init__(self, key: Any, name: Any, pid: Pid, meta: Any, time: int) -> None:
         self.key = key
@@ -60,6 +64,7 @@ class Entry:
         self.pid = pid
         self.meta = meta
         self.time = time
+        self.rivals = _NOBODY
 
     @property
     def claim(self) -> Claim:
@@ -109,11 +114,11 @@ class Registry:
 
     def requested(self, request: Term) -> Term:
         """See Service."""
-        match _WORDS.parse_request(request):
-            case m.PutRequest(requester, name, pid, meta_or_fun):
-                return self._register(requester, name, pid, meta_or_fun)
-            case m.RemoveRequest(requester, name, pid):
-                return self._unregister(requester, name, pid)
+        asked = _WORDS.parse_request(request)
+        if isinstance(asked, m.PutRequest):
+            return self._register(asked.requester, asked.key, asked.pid, asked.meta_or_fun)
+        if isinstance(asked, m.RemoveRequest):
+            return self._unregister(asked.requester, asked.key, asked.pid)
         return m.UNDEFINED
 
     def _register(self, requester: Atom, name: Term, pid: Pid, meta_or_fun: Any) -> Term:
@@ -166,17 +171,26 @@ class Registry:
         own = self._nodes.get(self._port.node, {})
         return [(entry.name, entry.pid, entry.meta, entry.time) for entry in own.values()]
 
-    def merge(self, node: Atom, data: list[Any], reason: Term) -> Work | None:
+    def holds(self, node: Atom) -> bool:
         """See Service."""
-        return self._merge(m.rows(data, node), reason)
+        return node in self._nodes
 
-    def _merge(self, rows: Iterator[m.Row], reason: Term) -> Work:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, whole: bool = False) -> Work | None:
+        """See Service."""
+        rows = m.rows(data, node)
+        return self._merge(rows, dict(self._nodes.get(node, {})) if whole else {}, reason)
+
+    def _merge(self, rows: Iterator[m.Row], doubtful: dict[Any, Entry], reason: Term) -> Work:
         for done, row in enumerate(rows):
             if done % SLICE == SLICE - 1:
                 yield None
+            if doubtful:
+                doubtful.pop(exact_key(row.key), None)
             work = self._take(row, reason)
             if work is not None:
                 yield from work
+        for entry in doubtful.values():
+            self._forget(entry.name, entry.pid, entry.meta, reason)
 
     def told(self, message: tuple[Any, ...]) -> Work | None:
         """See Service."""
@@ -216,6 +230,8 @@ class Registry:
             return self._resolve(entry, Entry(key, *row))
         elif entry.time < row.time:
             self._replace(entry, Entry(key, *row), reason)
+        else:
+            entry.rivals |= {row.pid.node}
         return None
 
     def _update(self, entry: Entry, row: m.Row, reason: Term) -> None:
@@ -228,11 +244,22 @@ class Registry:
 
     def _forget(self, name: Term, pid: Pid, meta: Term, reason: Term) -> None:
         entry = self._entries.get(exact_key(name))
-        if entry is not None and entry.pid == pid:
-            self._remove(entry)
-            self._port.emit("on_process_unregistered", name, pid, meta, reason)
+        if entry is None:
+            return
+        if entry.pid != pid:
+            entry.rivals -= {pid.node}
+            return
+        self._remove(entry)
+        self._port.emit("on_process_unregistered", name, pid, meta, reason)
+        self._ask_again(entry.rivals)
+
+    def _ask_again(self, rivals: Iterable[Atom]) -> None:
+        """A name is free, so far as we know; but others had it too, of whom we have kept nothing."""
+        for node in rivals:
+            self._port.ask_again(node)
 
     def _replace(self, old: Entry, new: Entry, reason: Term) -> None:
+        new.rivals = old.rivals | {old.pid.node}
         self._remove(old)
         self._add(new)
         self._port.emit("on_process_unregistered", old.name, old.pid, old.meta, reason)
@@ -296,7 +323,8 @@ class Registry:
         else:
             self._remove(local)
             self._port.emit("on_process_unregistered", local.name, local.pid, local.meta, reason)
-            self._say_unregistered(local, reason, but=remote.pid.node)  # who decides the same
+            # To the other owner too: it decides the same, unless a third one has made it free the name before.
+            self._say_unregistered(local, reason)
 
     # -- Service: ends
 
@@ -310,10 +338,13 @@ class Registry:
             if done % SLICE == SLICE - 1:
                 yield None
             self._port.emit("on_process_unregistered", entry.name, entry.pid, entry.meta, reason)
+        rivals: set[Atom] = set()
         for done, entry in enumerate(entries):
             if done % SLICE == SLICE - 1:
                 yield None
             self._remove(entry)
+            rivals |= entry.rivals
+        self._ask_again(rivals)
 
     def ended(self, pid: Pid, reason: Term) -> Work | None:
         """See Service."""
