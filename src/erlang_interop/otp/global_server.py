@@ -103,16 +103,17 @@ class GlobalServer(InlineServer):
         A node that is lost meanwhile is not waited for.
 
         Raises:
-            NoProcess: the node has been closed.
+            NoProcess: the name server has ended: the node was closed, or somebody has killed it.
         """
-        done = trio.Event()
-        self._sync(self.node.nodes("visible"), done.set)
-        try:
-            await done.wait()
-        finally:
-            self._syncs.pop(done.set, None)
+        if self.process.alive:
+            done = trio.Event()
+            self._sync(self.node.nodes("visible"), done.set)
+            try:
+                await done.wait()
+            finally:
+                self._syncs.pop(done.set, None)
         if not self.process.alive:
-            raise NoProcess(NOPROC, "the name server of this node has ended: the node was closed")
+            raise NoProcess(NOPROC, "the name server of this node has ended: the node was closed, or it was killed")
 
     async def disconnect(self) -> list[Atom]:
         """``global:disconnect/0``: leave the cluster, without the others losing each other over it.

@@ -241,6 +241,23 @@ async def test_who_waits_for_a_node_is_told_when_it_is_lost(autojump_clock: Mock
         assert done == [Atom("ok")]
 
 
+async def test_a_name_server_that_is_killed_leaves_nobody_waiting(autojump_clock: MockClock) -> None:
+    network = Network()
+    async with full("a", network=network) as (a,), stranger(network) as other, trio.open_nursery() as nursery:
+        await a.connect(other.process.node.name)
+
+        async def sync() -> None:
+            with pytest.raises(NoProcess, match="killed"):
+                await server(a).wait_synced()
+
+        nursery.start_soon(sync)
+        await settled()
+        other.process.exit(server(a).process.pid, Atom("kill"))
+        await trio.sleep(1)
+        await sync()
+        assert a.whereis(GLOBAL_NAME_SERVER) is None
+
+
 async def test_whereis_waits_until_names_are_agreed_on(autojump_clock: MockClock) -> None:
     async with full("a", "b") as (a, b), b.open_process() as me:
         await joined(a, b)
