@@ -250,8 +250,8 @@ def parse(message: Any) -> Message:
                 return RemoveConnection(_node(node))
             case (Atom("whereis"), name, from_) if is_from(from_):
                 return Whereis(name, from_)
-    except (TypeError, ValueError) as error:  # what was unpacked is no tuple of that size, or no term at all
-        raise Malformed(str(error)) from None
+    except (TypeError, ValueError):  # what was unpacked is no tuple of that size, or no term at all
+        raise Malformed("a part of it has another form than there should be") from None
     raise Malformed("not a message of global")
 
 
