@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 NO, YES, UNDEFINED = Atom("no"), Atom("yes"), Atom("undefined")
 
+#: True as soon as ``N`` takes part in global with this BEAM.
+KNOWN: Final = """
+    polling:until(fun() -> lists:member(N, gen_server:call(global_name_server, get_known, infinity)) end, 20000)
+"""
+
 _numbers = itertools.count(1)
 
 
@@ -67,9 +72,8 @@ async def pair(two_beams: tuple[Beam, Beam]) -> tuple[Beam, Beam]:
 async def joined(one: Beam, two: Beam) -> None:
     """Return when two BEAMs have exchanged their names."""
     assert await one.eval("net_kernel:connect_node(N)", N=Atom(two.name)) is True
-    known = "lists:member(N, gen_server:call(global_name_server, get_known, infinity))"
     for beam, other in ((one, two), (two, one)):
-        assert await beam.eval(f"polling:until(fun() -> {known} end, 20000)", N=Atom(other.name)) is True
+        assert await beam.eval(KNOWN, N=Atom(other.name)) is True
 
 
 async def whereis(beam: Beam, name: Term) -> Term:
@@ -482,12 +486,11 @@ async def trio_of(opened: NodeOpener, fresh_beam: BeamFactory) -> AsyncIterator[
     await joined(one, two)
     async with opened(visible="full") as node:
         await node.connect(one.name)
-        assert node.global_server is not None
-        known = node.global_server
-        await until(lambda: len(known.known) == 2)
+        server = node.global_server
+        assert server is not None
+        await until(lambda: len(server.known) == 2)
         for beam in (one, two):
-            source = "lists:member(N, gen_server:call(global_name_server, get_known, infinity))"
-            assert await beam.eval(f"polling:until(fun() -> {source} end, 20000)", N=node.name) is True
+            assert await beam.eval(KNOWN, N=node.name) is True
         yield Trio(node, (one, two))
 
 
