@@ -328,8 +328,15 @@ class Cluster:
         await self.disconnect((self.a, self.c), (self.b, self.c))
 
     async def heal(self) -> None:
-        """End the split, and wait until all that follows has happened."""
-        await self.connect((self.a, self.c), (self.b, self.c))
+        """End the split, ``a`` first, and wait until all that follows has happened."""
+        await self.heal_first(self.a, self.b)
+
+    async def heal_first(self, first: Member, second: Member) -> None:
+        """The same, and ``second`` is connected with ``c`` once it has heard what came of that of ``first``."""
+        await self.connect((first, self.c))
+        await self.settle(first, self.c)
+        await self.settle(first, second)
+        await self.connect((second, self.c))
         await self.settle()
         await self.settle()
 

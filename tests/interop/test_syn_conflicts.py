@@ -171,9 +171,7 @@ async def test_b_is_connected_first(cluster: Cluster) -> None:
     """The third node decides by the time alone, and the owners as always."""
     a, b, c = cluster.members
     pa, pc = await claimed_twice(cluster, 1, 2)
-    await cluster.connect((b, c), (a, c))
-    await cluster.settle()
-    await cluster.settle()
+    await cluster.heal_first(b, a)
     await all_agree(cluster, (pc, 2))
     await has_ended(a, pa)
     assert await cluster.events(b) == [

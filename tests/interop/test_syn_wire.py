@@ -283,12 +283,12 @@ async def test_the_node_is_lost_before_it_answers(cluster: Cluster) -> None:
     pid = await theirs.spawn()
     process = Atom(f"syn_registry_{ours.scope.name}")
     await theirs.beam.eval("sys:suspend(P)", P=process)
-    with trio.fail_after(20):
+    with trio.fail_after(40):
         async with trio.open_nursery() as nursery:
 
             async def ask_in_vain() -> None:
                 with pytest.raises(NodeDownError):
-                    await ours.joined.register(N, pid)
+                    await ours.joined.register(N, pid, timeout=60.0)
 
             nursery.start_soon(ask_in_vain)
 
