@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 def expose_what_a_beam_has(peer: Node) -> None:
     """As much of a BEAM's modules as these tests call."""
 
-    def nodes(kind: Atom) -> list[Atom]:
-        return peer.nodes("hidden" if kind.name == "hidden" else "visible")
-
     def hd(elements: list[Term]) -> Term:
         return elements[0]
 
     peer.expose("lists", {"sum": sum})
-    peer.expose("erlang", {"nodes": nodes, "is_process_alive": peer.is_alive, "hd": hd})
+    peer.expose("erlang", {"hd": hd})
 
 
 async def test_ping(command: Command, peer: Node) -> None:
@@ -152,7 +149,6 @@ async def test_names(command: Command, peer: Node) -> None:
 
 
 async def test_nodes(command: Command, peer: Node, epmd_port: int) -> None:
-    expose_what_a_beam_has(peer)
     options: dict[str, Any] = {"cookie": COOKIE, "epmd": EpmdAddress(port=epmd_port)}
     async with (
         open_node("seen@127.0.0.1", visible="passive", **options) as seen,
