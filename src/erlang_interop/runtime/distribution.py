@@ -239,8 +239,8 @@ class Distribution:
         await self._handshakes.accept(stream)
 
     def connected(self, peer: Peer, conn_id: int, stream: Stream, event: Established) -> bool:
-        """The handshake is through. False: this attempt was superseded and its stream is to be closed."""
-        if not self.table.set_node(peer.name, conn_id):
+        """The handshake is through. False: the attempt was superseded, or the node ends; its stream is to be closed."""
+        if self.stopping or not self.table.set_node(peer.name, conn_id):
             return False
         self.failures.pop(peer.name, None)
         assert self._tasks is not None

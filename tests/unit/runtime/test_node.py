@@ -10,6 +10,7 @@ from erlang_interop.runtime import EpmdAddress, InlineServer, Node, NodeDown, No
 from erlang_interop.runtime import node as node_module
 from erlang_interop.runtime.epmd import look_up, names
 from erlang_interop.terms import Atom, Pid, Term
+from erlang_interop.testing.cluster import Network, open_cluster, settled
 from erlang_interop.wire.epmd import NodeEntry
 from tests.support import free_port
 
@@ -72,6 +73,24 @@ async def test_leaving_succeeds_when_connections_are_waited_for_no_longer(monkey
                 assert isinstance(await anext(events), NodeUp)
         with trio.fail_after(20):
             assert isinstance(await anext(events), NodeDown)
+
+
+@pytest.mark.parametrize(("dialler", "dialled"), [("one@test", "other@test"), ("other@test", "one@test")])
+async def test_a_handshake_that_ends_while_the_node_does_makes_no_connection(dialler: str, dialled: str) -> None:
+    """It would come up behind the back of the node, which counts its connections when it begins to end."""
+    network = Network()
+    async with open_cluster("one@test", "other@test", network=network) as (one, other), trio.open_nursery() as nursery:
+        network.hold()
+        nursery.start_soon((one if dialler == "one@test" else other).connect, dialled)
+        await settled()
+        network.wire(dialler, dialled).to(dialled).deliver()
+        await settled()
+        one._distribution.stopping = True
+        nursery.cancel_scope.cancel()  # nobody waits for it any more, but the handshake goes on
+        network.release()
+        with trio.CancelScope(shield=True):
+            await settled()
+        assert one.nodes("connected") == []
 
 
 async def test_what_was_sent_last_still_leaves() -> None:
