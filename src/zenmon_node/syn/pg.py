@@ -91,6 +91,8 @@ class Groups:
         self._groups: dict[Any, Group] = {}
         #: Most processes are in one group; a dict for each would be much of the memory.
         self._nodes: dict[Atom, dict[Pid, Entry | dict[Any, Entry]]] = {}
+        #: Node -> groups, by their keys and pids, of which only an answer has told, before the node itself did.
+        self._doubtful: dict[Atom, dict[tuple[Any, Pid], Any]] = {}
 
     # -- reads
 
@@ -177,15 +179,22 @@ class Groups:
         """See Service."""
         return [(entry.group.name, entry.pid, entry.meta, entry.time) for entry in self._entries_on(self._port.node)]
 
-    def merge(self, node: Atom, data: list[Any], reason: Term) -> Work | None:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work | None:
         """See Service."""
-        return self._merge(m.rows(data, node), reason)
+        rows = m.rows(data, node)
+        return self._merge(rows, self._doubtful.pop(node, {}) if asked_again else {}, reason)
 
-    def _merge(self, rows: Iterator[m.Row], reason: Term) -> Work:
+    def _merge(self, rows: Iterator[m.Row], doubtful: dict[tuple[Any, Pid], Any], reason: Term) -> Work:
         for done, row in enumerate(rows):
             if done % SLICE == SLICE - 1:
                 yield None
+            if doubtful:
+                doubtful.pop((exact_key(row.key), row.pid), None)
             self._take(row, reason)
+        for (key, pid), group in doubtful.items():
+            entry = self._find(key, pid)
+            if entry is not None:
+                self._forget(group, pid, entry.meta, reason)
 
     def told(self, message: tuple[Any, ...]) -> Work | None:
         """See Service."""
@@ -204,6 +213,9 @@ class Groups:
             case m.PutRequest(_, group, pid, _):
                 stored = m.parse_stored(reply)
                 if stored is not None:
+                    if not self._port.has_told(pid.node):
+                        self._doubtful.setdefault(pid.node, {})[exact_key(group), pid] = group
+                        self._port.ask_again(pid.node)
                     self._take(m.Row(group, pid, stored.meta, stored.time), m.NORMAL)
             case m.RemoveRequest(_, group, pid):
                 left = m.parse_left(reply)
@@ -234,6 +246,7 @@ class Groups:
 
     def purge(self, node: Atom, reason: Term) -> Work | None:
         """See Service."""
+        self._doubtful.pop(node, None)
         return self._purge(node, reason) if node in self._nodes else None
 
     def _purge(self, node: Atom, reason: Term) -> Work:
@@ -261,6 +274,7 @@ class Groups:
 
     def rebuilt(self) -> Work:
         """See Service."""
+        self._doubtful.clear()
         for node in [node for node in self._nodes if node != self._port.node]:
             yield from self._purge(node, m.node_down(self._port.scope, node))
         for done, pid in enumerate(list(self._nodes.get(self._port.node, ()))):

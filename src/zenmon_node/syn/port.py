@@ -115,6 +115,14 @@ class ScopePort:
         """To all other members."""
         self._engine.broadcast(message, but)
 
+    def has_told(self, node: Atom) -> bool:
+        """A member of which we have everything."""
+        return node in self._engine.told
+
+    def ask_again(self, node: Atom) -> None:
+        """At the next look for members."""
+        self._engine.ask_again(node)
+
     def emit(self, callback: str, *arguments: Term) -> None:
         """To the event handler."""
         self._tell(callback, (self.scope, *arguments))

@@ -92,6 +92,8 @@ class Registry:
         self._nodes: dict[Atom, dict[Any, Entry]] = {}
         #: Most processes have one name; a dict for each would be most of the memory.
         self._own: dict[Pid, Any] = {}
+        #: Node -> names, by their keys, and pids of which only an answer has told, before the node itself did.
+        self._doubtful: dict[Atom, dict[Any, tuple[Any, Pid]]] = {}
 
     # -- reads
 
@@ -171,16 +173,12 @@ class Registry:
         own = self._nodes.get(self._port.node, {})
         return [(entry.name, entry.pid, entry.meta, entry.time) for entry in own.values()]
 
-    def holds(self, node: Atom) -> bool:
-        """See Service."""
-        return node in self._nodes
-
-    def merge(self, node: Atom, data: list[Any], reason: Term, *, whole: bool = False) -> Work | None:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work | None:
         """See Service."""
         rows = m.rows(data, node)
-        return self._merge(rows, dict(self._nodes.get(node, {})) if whole else {}, reason)
+        return self._merge(rows, self._doubtful.pop(node, {}) if asked_again else {}, reason)
 
-    def _merge(self, rows: Iterator[m.Row], doubtful: dict[Any, Entry], reason: Term) -> Work:
+    def _merge(self, rows: Iterator[m.Row], doubtful: dict[Any, tuple[Any, Pid]], reason: Term) -> Work:
         for done, row in enumerate(rows):
             if done % SLICE == SLICE - 1:
                 yield None
@@ -189,8 +187,10 @@ class Registry:
             work = self._take(row, reason)
             if work is not None:
                 yield from work
-        for entry in doubtful.values():
-            self._forget(entry.name, entry.pid, entry.meta, reason)
+        for key, (name, pid) in doubtful.items():
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._forget(name, pid, entry.meta, reason)
 
     def told(self, message: tuple[Any, ...]) -> Work | None:
         """See Service."""
@@ -209,6 +209,9 @@ class Registry:
             case m.PutRequest(_, name, pid, _):
                 stored = m.parse_stored(reply)
                 if stored is not None:
+                    if not self._port.has_told(pid.node):
+                        self._doubtful.setdefault(pid.node, {})[exact_key(name)] = name, pid
+                        self._port.ask_again(pid.node)
                     return self._take(m.Row(name, pid, stored.meta, stored.time), m.NORMAL)
             case m.RemoveRequest(_, name, pid):
                 if m.parse_unregistered(reply):
@@ -330,6 +333,7 @@ class Registry:
 
     def purge(self, node: Atom, reason: Term) -> Work | None:
         """See Service."""
+        self._doubtful.pop(node, None)
         return self._purge(node, reason) if node in self._nodes else None
 
     def _purge(self, node: Atom, reason: Term) -> Work:
@@ -360,6 +364,7 @@ class Registry:
 
     def rebuilt(self) -> Work:
         """See Service."""
+        self._doubtful.clear()
         for node in [node for node in self._nodes if node != self._port.node]:
             yield from self._purge(node, m.node_down(self._port.scope, node))
         for done, pid in enumerate(list(self._own)):

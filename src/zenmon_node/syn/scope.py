@@ -66,13 +66,15 @@ class Service(Protocol):
     def local_data(self) -> list[Any]:
         """``[(name or group, pid, meta, time), ...]``: the entries whose pid is of this node, all of them."""
 
-    def merge(self, node: Atom, data: list[Any], reason: Term) -> Work | None:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work | None:
         """Take what an ``ack_sync`` of ``node`` holds.
 
         Args:
             node: Whose processes these are.
             data: As :meth:`local_data`, and not checked yet.
             reason: ``{syn_remote_scope_node_up, Scope, Node}``, for the callbacks.
+            asked_again: It is the answer to :meth:`Port.ask_again`. What an answer to a request has told of ``node``
+                before it was a member that had told all, and is not in ``data``, has gone while it did not tell us.
 
         Raises:
             Malformed: at once, before any change (the check of ``data`` is not part of the work).
@@ -142,6 +144,12 @@ class Port(Protocol):
     def broadcast(self, message: Term, but: Atom | None = None) -> None:
         """Send to the members of the other nodes, except to the one of ``but``."""
 
+    def has_told(self, node: Atom) -> bool:
+        """Whether ``node`` is a member that has told all it has, and tells us of each change."""
+
+    def ask_again(self, node: Atom) -> None:
+        """Have the member of ``node`` tell before long all it has, once more."""
+
     def emit(self, callback: str, *arguments: Term) -> None:
         """Tell the event handler, in order: ``emit("on_process_joined", group, pid, meta, reason)``.
 
@@ -207,6 +215,11 @@ class Engine:
         self.peers: dict[Atom, Peer] = {}
         #: Nodes that were asked, and did not answer yet -> the monitor of the name there.
         self._asked: dict[Atom, Reference] = {}
+        #: Members whose first ack_sync is merged.
+        self.told: set[Atom] = set()
+        #: Nodes that are to be asked once more, and those that were.
+        self._to_ask_again: set[Atom] = set()
+        self._asked_again: set[Atom] = set()
 
     def discover(self, node: Atom) -> None:
         """Speak first to a connected node, unless that was done. Whoever is there answers with all it has."""
@@ -219,6 +232,17 @@ class Engine:
         for node in nodes:
             if node not in self.peers:
                 self.discover(node)
+        for node in self._to_ask_again & self.told:
+            self._asked_again.add(node)
+            self._link.send(node, m.discover(self._me))
+        self._to_ask_again -= self._asked_again
+
+    def ask_again(self, node: Atom) -> None:
+        """At the next look, speak once more to a member, or to a node that is one by then.
+
+        Not at once: if it is giving up what it is asked for, it has told of that by then.
+        """
+        self._to_ask_again.add(node)
 
     def _forget_asked(self, node: Atom) -> None:
         ref = self._asked.pop(node, None)
@@ -268,7 +292,9 @@ class Engine:
         mine = self._service.local_data() if new or asks else []
         merging = None
         if isinstance(said, m.AckSync):
-            merging = self._service.merge(node, said.data, m.node_up(self._scope, node))
+            again = node in self._asked_again
+            merging = self._service.merge(node, said.data, m.node_up(self._scope, node), asked_again=again)
+            merging = self._merged(node, merging)
         if new or asks:
             self._link.send(node, m.ack_sync(self._me, mine))
         if new:
@@ -276,12 +302,20 @@ class Engine:
             self.peers[node] = Peer(said.pid, self._link.monitor(said.pid))
         return merging
 
+    def _merged(self, node: Atom, merging: Work | None) -> Work:
+        if merging is not None:
+            yield from merging
+        self.told.add(node)
+        self._asked_again.discard(node)
+
     def _lose(self, node: Atom) -> Work:
         """It is a member as long as there is anything of it."""
         purging = self._service.purge(node, m.node_down(self._scope, node))
         if purging is not None:
             yield from purging
         del self.peers[node]
+        for nodes in (self.told, self._to_ask_again, self._asked_again):
+            nodes.discard(node)
 
     def down(self, ref: Reference, node: Atom) -> Work | None:
         """Who is monitored on a node has ended, or is not there, or the node is gone."""

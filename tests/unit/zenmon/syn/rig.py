@@ -85,11 +85,13 @@ class Member:
         self.run(self.engine.handle(message))
 
     def ask(self, request: Term) -> Term:
-        """A request by this node, of a process of any node that it can reach."""
+        """A request by this node, of a process of any node: it and its answer keep their places on the wire."""
         authority = self.rig.members[request[4].node]
         if authority is self:
             return self.service.requested(request)
+        self.rig.deliver(self, authority)
         reply = _carried(authority.service.requested(_carried(request)))
+        self.rig.deliver(authority, self)
         self.run(self.service.answered(request, reply))
         return reply
 
@@ -114,6 +116,12 @@ class Member:
 
     def broadcast(self, message: Term, but: Atom | None = None) -> None:
         self.engine.broadcast(message, but)
+
+    def has_told(self, node: Atom) -> bool:
+        return node in self.engine.told
+
+    def ask_again(self, node: Atom) -> None:
+        self.engine.ask_again(node)
 
     def emit(self, callback: str, *arguments: Term) -> None:
         self.events.append((callback, *arguments))
@@ -227,6 +235,12 @@ class Rig:
         member.start()
         member.run(member.service.rebuilt())
         member.engine.look([there for here, there in self.links if here == member.node])
+
+    def deliver(self, sender: Member, receiver: Member) -> None:
+        """All that is under way on one link."""
+        link = self.links.get((sender.node, receiver.node))
+        while link:
+            receiver.handle(link.popleft())
 
     def settle(self) -> None:
         """Deliver all that is under way, one message of each link in turn."""

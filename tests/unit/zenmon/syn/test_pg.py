@@ -279,3 +279,21 @@ def test_long_work_goes_in_slices(rig: Rig) -> None:
     rig.end(pids[0], KILLED)
     assert a.slices == 1
     assert a.service.names() == [G]
+
+
+def test_what_an_answer_told_before_the_authority_knew_us_is_asked_for_again(rig: Rig) -> None:
+    """If it has gone before that, nobody has told us so."""
+    a, b = rig.add("a@h", Groups), rig.add("b@h", Groups)
+    rig.join(a, b)
+    stays, goes = a.new_pid(), a.new_pid()
+    for pid in (stays, goes):
+        join(b, G, pid, 1)
+    b.take_events()
+    rig.end(goes, KILLED)
+    b.engine.look([a.node])
+    rig.settle()
+    assert b.take_events() == []
+    b.engine.look([a.node])
+    rig.settle()
+    assert b.take_events() == [left(G, goes, 1, up(a.node))]
+    assert listed(b, G) == [(stays, 1)]

@@ -507,6 +507,68 @@ def test_a_third_node_keeps_the_later_of_two() -> None:
     assert rig.members[b.node].service.count(a.node) == 0
 
 
+def test_three_that_free_a_name_have_it_no_more() -> None:
+    """Who has freed its own, and takes the next one for the name of nobody, hears that this one was freed too."""
+    rig, a, b, c = three(lambda *_: None)
+    for member in (a, b, c):
+        register(member, N, member.new_pid(), OLD)
+    told(rig)
+    assert table(a) == {}
+
+
+@pytest.mark.parametrize("later", ["a@test", "c@test"])
+def test_a_third_node_asks_for_the_other_of_two_when_one_goes(later: str) -> None:
+    """The two owners never hear of each other, so none of them gives the name up."""
+    rig, a, b, c = three()
+    split(rig, a, c)
+    winner, loser = (a, c) if later == "a@test" else (c, a)
+    pids = {member.node: member.new_pid() for member in (loser, winner)}
+    for node, pid in pids.items():
+        register(rig.members[node], N, pid, OLD)
+        rig.settle()
+    b.take_events()
+    rig.end(pids[winner.node], KILLED)
+    rig.settle()
+    assert b.take_events() == [unregistered(N, pids[winner.node], OLD, KILLED)]
+    b.engine.look([])
+    rig.settle()
+    assert b.take_events() == [registered(N, pids[loser.node], OLD, up(loser.node))]
+    assert table(b) == table(loser)
+
+
+def test_a_third_node_asks_nobody_who_has_said_that_it_gave_the_name_up() -> None:
+    rig, a, b, c = three()
+    conflict(rig, a, b, c, newer=c)
+    heal(rig, "acb")
+    told(rig)
+    b.sent.clear()
+    rig.end(c.service.lookup(N).pid, KILLED)
+    rig.settle()
+    b.engine.look([])
+    assert b.sent == []
+
+
+def test_what_an_answer_told_before_the_authority_knew_us_is_asked_for_again() -> None:
+    """If it has gone before that, nobody has told us so."""
+    rig, a, b, _ = three(connected=False)
+    rig.join(a, b)
+    stays, goes = a.new_pid(), a.new_pid()
+    register(b, N, stays, OLD)
+    register(b, b"gone", goes, NEW)
+    b.take_events()
+    rig.end(goes, KILLED)
+    b.engine.look([a.node])
+    rig.settle()
+    assert b.take_events() == []
+    b.engine.look([a.node])
+    rig.settle()
+    assert b.take_events() == [unregistered(b"gone", goes, NEW, up(a.node))]
+    assert table(a) == table(b)
+    b.sent.clear()
+    b.engine.look([a.node])
+    assert b.sent == []
+
+
 def test_a_clock_that_is_behind_does_not_make_the_winner_look_old() -> None:
     rig, a, b, c = three(keep(b"c")[0])
     conflict(rig, a, b, c, newer=a)
