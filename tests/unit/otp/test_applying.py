@@ -12,7 +12,7 @@ import trio
 import trio.lowlevel
 
 from erlang_interop import Atom, Exit, Node, Throw, charlist
-from erlang_interop.otp.applying import STACK_DEPTH, CallerGone, applied
+from erlang_interop.otp.applying import STACK_DEPTH, BadArg, CallerGone, applied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,6 +45,14 @@ async def test_values(process: Process) -> None:
     assert await outcome(process, partial(pow, 2), 10) == (RETURN, 1024)
     assert await outcome(process, lambda me: me.pid, with_process=True) == (RETURN, process.pid)
     assert await outcome(process, lambda: None) == (RETURN, None)
+
+
+async def test_badarg_is_the_callers_fault(process: Process, caplog: pytest.LogCaptureFixture) -> None:
+    def refuses(*arguments: object) -> None:
+        raise BadArg
+
+    assert await outcome(process, refuses, 1, 2) == (ERROR, Atom("badarg"), [(PY, F, 2, [])])
+    assert caplog.records == []
 
 
 async def test_a_thread(process: Process) -> None:

@@ -165,3 +165,12 @@ async def test_a_task_of_the_node_ends_with_it() -> None:
         assert node.whereis("nobody") is None
         assert not node.is_alive(Pid(node.name, 1000, 0, node.creation))
     assert ended == ["done"]
+
+
+async def test_its_processes(one_node: Node) -> None:
+    processes = one_node.processes
+    async with one_node.open_process() as me:
+        assert processes[me.pid] is me
+        with pytest.raises(TypeError):
+            processes[me.pid] = me  # type: ignore[index]
+    assert me.pid not in processes
