@@ -311,8 +311,10 @@ class Registry:
         )
         reason = m.CONFLICT_RESOLUTION
         if kept is Kept.LOCAL:
-            # The other owner replaces its own by this one, so for third nodes it must be the later one.
-            local.time = max(self._port.now(), remote.time + 1)
+            # The others take it only if it is the later one. A genuine node gives it a new time in any case. If there are
+            # three claims, the words of two owners can then cross for ever, each with a time that has been replaced.
+            if local.time <= remote.time:
+                local.time = max(self._port.now(), remote.time + 1)
             self._say_registered(local, reason)
         elif kept is Kept.REMOTE:
             self._remove(local)
