@@ -27,7 +27,7 @@ from benchmarks.contest import built_fixtures
 from benchmarks.report import as_markdown, as_text
 from erlang_interop.testing.beam import find_otp_roots
 from tests.interop.partition_members import MODES, OURS, MatrixError, Mode
-from tests.interop.partition_scenarios import SCENARIOS, Outcome, play, time_names
+from tests.interop.partition_scenarios import SCENARIOS, Outcome, is_possible, play, time_names
 from tests.interop.partitions import open_cluster
 from zenmon_node.build import describe_build
 
@@ -94,10 +94,8 @@ class Matrix:
             print(f"== {shape.title}", flush=True)
             for mode in self._arguments.modes:
                 await self._measure(shape, mode)
-            names = [name for name in self._arguments.scenarios if "newcomer" not in SCENARIOS[name].victims]
-            await self._play_all(shape, ABSENT, names)
-            for mode in self._arguments.modes:
-                await self._play_all(shape, mode, self._arguments.scenarios)
+            for column in (ABSENT, *self._arguments.modes):
+                await self._play_all(shape, column)
 
     async def _measure(self, shape: Shape, mode: Mode) -> None:
         """Register names with the newcomers and without them, over links without relays."""
@@ -116,18 +114,22 @@ class Matrix:
                 await cluster.agree()
         print(f"{mode:8} registering names: {in_ms(registering[shape, mode])} ms", flush=True)
 
-    async def _play_all(self, shape: Shape, column: str, scenarios: Sequence[str]) -> None:
+    async def _play_all(self, shape: Shape, column: str) -> None:
         """Play scenarios in one cluster; after one without agreement the others get a new one."""
         roots = [self._roots[release] for release in shape.releases]
+        newcomers = () if column == ABSENT else shape.newcomers
         random = Random(f"{self._arguments.seed} {shape.title} {column}")
-        rest = list(scenarios)
+        in_mesh = column in ("beam", "full")
+        rest = [
+            name for name in self._arguments.scenarios if is_possible(SCENARIOS[name], len(newcomers), in_mesh=in_mesh)
+        ]
         while rest:
             opened = open_cluster(
                 roots,
                 "beam" if column == ABSENT else _mode(column),
                 self._ebin,
                 self._cookie,
-                newcomers=() if column == ABSENT else shape.newcomers,
+                newcomers=newcomers,
                 net_ticktime=NET_TICKTIME,
             )
             try:
@@ -259,9 +261,9 @@ Clusters: {clusters}. `global` asks the member with the greatest name for its lo
 - Each BEAM writes down its nodedowns. Those of two BEAMs are explained where one of them was killed, suspended or
   restarted, or was at one end of a link between BEAMs that failed; `global` makes BEAMs leave each other then.
 - While a link is down, both ends register the same name. Once it is mended, one process must be left, the same for all.
-- Mending is connecting again, first each node with one BEAM. Now and then two BEAMs that connect while `global` still
-  leaves others never exchange their names. Then one is taken out and connected once more. Times it was needed, by what
-  the newcomers were: {helped}.
+- Mending is connecting again, first each node with one BEAM. Two members that could not reach each other when the rest
+  told them of each other's names drop these, and do not exchange them again once they are connected, in OTP and here.
+  Then one leaves by `global:disconnect/0` and joins anew. Times it was needed, by what the newcomers were: {helped}.
 """
 
 

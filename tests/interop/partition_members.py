@@ -91,7 +91,7 @@ class Member(Protocol):
         """Leave the cluster; starting again comes next."""
 
     async def disconnect(self) -> None:
-        """Close all connections, and be a node still."""
+        """Leave `global` and all its members, and be a node still."""
 
     async def view(self) -> View: ...
 

@@ -57,8 +57,8 @@ class Member:
         await self._stack.aclose()
 
     async def disconnect(self) -> None:
-        for peer in self.node.nodes("connected"):
-            await self.node.disconnect(peer)
+        assert self.node.global_server is not None
+        await self.node.global_server.disconnect()
 
     async def nodes(self) -> list[str]:
         return [name.name for name in self.node.nodes("connected")]

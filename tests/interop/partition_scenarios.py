@@ -116,6 +116,7 @@ SCENARIOS: Final = {
     "restart newcomer": Scenario("the newcomer is killed and starts again at once", ("newcomer",), restart),
     "comings": Scenario(f"the newcomer joins and leaves {COMINGS} times", ("newcomer",), leave),
     "cut newcomer": Scenario("the link of newcomer and BEAM is cut", ("newcomer", "beam"), cut),
+    "cut newcomers": Scenario("the link of two newcomers is cut", ("newcomer", "newcomer"), cut),
     "suspend newcomer": Scenario("the newcomer is suspended", ("newcomer",), suspend),
     "suspend joining": Scenario("the newcomer is suspended while it joins", ("newcomer",), suspend_joining),
     "silence newcomer": Scenario("the link of newcomer and BEAM goes silent", ("newcomer", "beam"), silence),
@@ -126,6 +127,12 @@ SCENARIOS: Final = {
     "silence beams": Scenario("the link of two BEAMs goes silent", ("beam", "beam"), silence),
 }
 """Those last in which BEAMs lose each other."""
+
+
+def is_possible(scenario: Scenario, newcomers: int, *, in_mesh: bool) -> bool:
+    """Whether there are enough newcomers; those beside the mesh have no link with each other."""
+    needed = scenario.victims.count("newcomer")
+    return needed <= newcomers and (needed < 2 or in_mesh)
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,7 @@ async def play(cluster: Cluster, scenario: Scenario, random: Random) -> Outcome:
     await scenario.run(cluster, *victims)
     seconds = trio.current_time() - started
     micros = await timer.eval("partition_watch:timed()", timeout=ANSWER_LIMIT_S)
-    downs = await cluster.take_cuts()
+    downs = await cluster.take_downs()
     return Outcome(victims, downs, cluster.unexplained(downs, explained(cluster, victims)), micros, seconds)
 
 

@@ -42,8 +42,6 @@ class Cluster:
         self.beams = beams
         self.newcomers = newcomers
         self.members: dict[str, Member] = {**beams, **newcomers}
-        self.cuts: list[Down] = []
-        """Connections that BEAMs have lost."""
         self.taken_out = 0
         """How often `global` had to be helped."""
 
@@ -165,12 +163,13 @@ class Cluster:
         return bool(chosen)
 
     async def _take_out(self, victims: Iterable[str]) -> None:
-        """Have BEAMs leave the mesh; they are connected again with the next attempt.
+        """Have members leave the mesh; they are connected again with the next attempt.
 
-        When nodes connect while `global` still leaves others, two BEAMs may end connected, and never exchange names.
+        Two that could not reach each other when the rest told them of each other's names have dropped these. They keep
+        each other for members; once there is a connection, they do not exchange names again.
         """
         for short in victims:
-            if short in self.beams or self.mode == "beam":
+            if short in self.beams or self.in_mesh:
                 self.taken_out += 1
                 await self.members[short].disconnect()
 
@@ -195,11 +194,9 @@ class Cluster:
 
         await until(so, AGREEMENT_LIMIT_S)
 
-    async def take_cuts(self) -> list[Down]:
+    async def take_downs(self) -> list[Down]:
         """What the BEAMs have lost since the last call. One that was killed has taken its reports along."""
-        downs = [down for beam in self.beams.values() for down in await beam.downs()]
-        self.cuts += downs
-        return downs
+        return [down for beam in self.beams.values() for down in await beam.downs()]
 
     def unexplained(self, downs: Iterable[Down], explained: Iterable[Pair]) -> list[Down]:
         """What is between two BEAMs (newcomers that are BEAMs are none of them) and not explained."""
@@ -258,7 +255,7 @@ async def open_cluster(
             await cluster.start()
             await cluster.join(*list(beams)[1:], *others)
             await cluster.agree(mending=list(cluster.members)[1:])
-            await cluster.take_cuts()
+            await cluster.take_downs()
             yield cluster
         finally:
             with trio.CancelScope(shield=True):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 OF_THE_NEWCOMER = ("kill newcomer", "comings", "cut newcomer")
-#: With what waits for net_ticktime.
-SLOW = ("suspend newcomer", "silence newcomer")
+#: Of two newcomers, with what waits for net_ticktime.
+SLOW = ("cut newcomers", "suspend newcomer", "silence newcomer")
 #: Last what makes BEAMs lose each other.
 OF_A_BEAM = ("kill beam", "cut beams")
 #: Times that a name is registered without us, and with us.
