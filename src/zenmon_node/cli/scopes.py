@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks whether there are members that we do not know, or that were lost.
 LOOK_AGAIN: Final = 5.0
-#: Seconds between two looks whether a member's answer has come: it sends no message to us.
-_POLL: Final = 0.01
 
 _SUBCLUSTER_NODES: Final = (Atom("3.0"), Atom("subcluster_nodes"))
 _STATUS: Final = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
@@ -104,7 +102,8 @@ async def _in_scope(
 
     Raises:
         UsageError: there are no ``peers``.
-        Refusal: a node of ``peers`` is in no such scope, or a member does not answer in time.
+        Refusal: a node of ``peers`` is in no such scope, or does not answer in time.
+        CallTimeout: a member does not tell in time what it has: what would be shown is not all there is.
         ConnectError: one of ``peers`` cannot be reached.
     """
     peers = [parse_node(peer) for peer in peers]
@@ -115,7 +114,7 @@ async def _in_scope(
             await _require_scope(node, peer, scope, half, joining.timeout)
         async with open_scope(node, scope, handler=handler) as member:
             await member.connect_members(timeout=joining.timeout)
-            await _answered(node, member, half, joining.timeout)
+            await member.wait_synced(timeout=joining.timeout)
             yield node, member
 
 
@@ -132,27 +131,6 @@ async def _require_scope(node: Node, peer: str, scope: str, half: Half, timeout:
         raise Refusal(
             f"the scope {scope} on {peer} did not answer within {timeout} s; --timeout allows more"
         ) from error
-
-
-async def _answered(node: Node, member: Scope, half: Half, timeout: float) -> None:
-    """Wait until all nodes that we are connected to, which all are members, have told what they have.
-
-    Raises:
-        Refusal: one of them has not in time: what would be shown is not all there is.
-    """
-
-    def missing() -> list[str]:
-        known = member.subcluster_nodes(half)
-        return sorted(each.name for each in node.nodes("connected") if each not in known)
-
-    with trio.move_on_after(timeout):
-        while missing():  # noqa: ASYNC110 - no event tells
-            await trio.sleep(_POLL)
-    if silent := missing():
-        raise Refusal(
-            f"{', '.join(silent)} did not say within {timeout} s what it has in the scope {member.name.name}; "
-            f"--timeout allows more"
-        )
 
 
 async def _look_for_more(node: Node, member: Scope, peers: Sequence[str]) -> None:

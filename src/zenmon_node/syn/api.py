@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ca
 import structlog
 import trio
 
-from erlang_interop import Atom, CallError, ConnectError, Export, NoProcess, Pid
+from erlang_interop import Atom, CallError, CallTimeout, ConnectError, Export, NoProcess, Pid
 from erlang_interop.otp.exact import carried
 from erlang_interop.otp.gen import shown_term
 from erlang_interop.otp.supervisor import ChildSpec, Supervisor
@@ -411,6 +411,23 @@ class Scope:
                 continue
             todo += [node for node in known if type(node) is Atom] if type(known) is list else []
         return connected
+
+    async def wait_synced(self, *, timeout: float = TIMEOUT) -> None:
+        """Return when the members on all connected nodes have told what they have, as far as they are in the scope.
+
+        Raises:
+            CallTimeout: some have not in time; the message says which.
+        """
+        self._require_open()
+        with trio.move_on_after(timeout):
+            for server in self.servers:
+                await server.wait_synced()
+            return
+        silent = sorted({node.name for server in self.servers for node in server.silent()})
+        raise CallTimeout(
+            Atom("timeout"),
+            f"{', '.join(silent)} did not tell within {timeout} s what it has in the scope {self.name.name}",
+        )
 
     async def close(self) -> None:
         """Leave the scope: its names and memberships are gone here, and the other nodes see their end as node_down.

@@ -11,6 +11,10 @@ now and then to connected nodes that are no members, since nothing else tells a 
 started anew there. Whoever is asked is asked once: while its name is monitored it will answer, and a second answer,
 made before it has heard of what the first has led to, could bring back a name that both have freed.
 
+Messages go to a name, so a scope process that has just been started may get what was meant for the one before it, and
+would take an ``ack_sync`` of old for the truth. So it first asks each member that may be there something, and hears
+nothing of it until that is answered: all that follows was said when the end of the old process was known there.
+
 An ``ack_sync`` of a node that was not known is answered with what is here *before* it is merged. A genuine one answers
 after that, and then the other side never hears of a conflict that the merge has ended by freeing both names, if only
 one of the two has spoken first. Where both have, each has all of the other, and that is what this comes to.
@@ -186,6 +190,9 @@ class Link(Protocol):
     def demonitor(self, ref: Reference) -> None:
         """Give a monitor back."""
 
+    def call_member(self, node: Atom) -> Reference:
+        """Ask the member of another, connected node for its ``subcluster_nodes``; it is monitored until it answers."""
+
 
 class Peer(NamedTuple):
     """The scope process of another member."""
@@ -223,7 +230,7 @@ class Engine:
 
     def discover(self, node: Atom) -> None:
         """Speak first to a connected node, unless that was done. Whoever is there answers with all it has."""
-        if node not in self._asked and self._link.can_reach(node):
+        if node not in self._asked and node not in self._unheard and self._link.can_reach(node):
             self._asked[node] = self._link.monitor_member(node)
             self._link.send(node, m.discover(self._me))
 
@@ -236,6 +243,11 @@ class Engine:
             self._asked_again.add(node)
             self._link.send(node, m.discover(self._me))
         self._to_ask_again -= self._asked_again
+
+    @property
+    def silent(self) -> set[Atom]:
+        """Members, and connected nodes that may be, which have not told yet what they have."""
+        return self._asked.keys() | (self.peers.keys() - self.told)
 
     def ask_again(self, node: Atom) -> None:
         """At the next look, speak once more to a member, or to a node that is one by then.
@@ -267,6 +279,8 @@ class Engine:
         node = said.pid.node
         if node == self._me.node:
             raise m.Malformed("the scope process that it names is of this node")
+        if node in self._unheard:
+            return None
         peer = self.peers.get(node)
         if peer is not None and peer.pid != said.pid:
             if isinstance(said, m.AckSync):
@@ -319,8 +333,9 @@ class Engine:
 
     def down(self, ref: Reference, node: Atom) -> Work | None:
         """Who is monitored on a node has ended, or is not there, or the node is gone."""
-        if self._asked.get(node) == ref:
-            del self._asked[node]
+        for waiting in (self._asked, self._unheard):
+            if waiting.get(node) == ref:
+                del waiting[node]
         peer = self.peers.get(node)
         return self._lose(node) if peer is not None and peer.ref == ref else None
 

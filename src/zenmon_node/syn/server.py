@@ -59,6 +59,7 @@ class _Note(enum.Enum):
     """What the process tells itself; no peer can forge it, for it is no term."""
 
     REBUILD = enum.auto()
+    START = enum.auto()
     DEATHS = enum.auto()
     LOOK = enum.auto()
 
@@ -158,6 +159,8 @@ class ScopeServer(InlineServer):
         self._awaiting: trio.CancelScope | None = None
         self._items: deque[_Item] = deque()
         self._pending: dict[Reference, tuple[Atom, Term, _Waiter]] = {}
+        #: Whoever waits until nobody is silent.
+        self._heard: Final = trio.lowlevel.ParkingLot()
 
     # -- what the program of this node asks
 
@@ -169,6 +172,25 @@ class ScopeServer(InlineServer):
     def running(self) -> bool:
         """Whether there is a process; between a crash and the next start there is none for a moment."""
         return self._begun and self.process.alive
+
+    async def wait_synced(self) -> None:
+        """Return when all members on connected nodes have told what they have.
+
+        Raises:
+            NoProcess: this one has been stopped.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.silent():
+            await self._heard.park()
+
+    def silent(self) -> set[Atom]:
+        """Of whom :meth:`wait_synced` waits to hear. Raises NoProcess: this one has been stopped."""
+        self._require_running()
+        return self._engine.silent
+
+    def _require_running(self) -> None:
+        if not self.running:
+            raise NoProcess(_NOPROC, f"{self.name.name} of {self._home.name.name} has ended: open the scope again")
 
     async def request(self, node: Atom, request: Term, timeout: float | None = gen.DEFAULT_TIMEOUT) -> Term:
         """Ask the member on ``node``, which may be this one, and apply its answer.
@@ -189,8 +211,7 @@ class ScopeServer(InlineServer):
             CallError: the answer is none that syn knows; nothing was changed.
             EncodeError: the request cannot be sent to that node.
         """
-        if not self.running:
-            raise NoProcess(_NOPROC, f"{self.name.name} of {self._home.name.name} has ended: open the scope again")
+        self._require_running()
         waiter = _Waiter()
         if node == self._home.name:
             self.process.send(self.process.pid, _Ask(request, waiter))
@@ -230,7 +251,7 @@ class ScopeServer(InlineServer):
         if again:
             self._begin(_Note.REBUILD, None)
         else:
-            self._begin(_Note.LOOK, None)
+            self._begin(_Note.START, None)
 
     def handle_message(self, message: Term) -> None:
         """Now, or behind the work under way."""
@@ -243,6 +264,8 @@ class ScopeServer(InlineServer):
             self._items.append((message, self.sender))
         while self._items and self._work is None:
             self._begin(*self._items.popleft())
+        if self._heard and not self._engine.silent:
+            self._heard.unpark_all()
 
     def terminated(self, reason: Term) -> None:
         """Whoever waits is told. What was under way is not finished: what others had told goes, and comes anew."""
@@ -256,6 +279,7 @@ class ScopeServer(InlineServer):
         waiters += [item.waiter for item, _ in self._items if type(item) is _Ask]
         self._items.clear()
         self._pending.clear()
+        self._heard.unpark_all()
         for waiter in waiters:
             waiter.set(error=CalleeExited(reason, f"{self.name.name} of this node ended: {gen.shown_term(reason)}"))
 
@@ -309,6 +333,9 @@ class ScopeServer(InlineServer):
                 return None  # of work that ended with the process before this one
             case (ImproperList() as tag, _reply) if tag.tail in self._pending:
                 return self._answered(tag.tail, message)
+            case (ImproperList(tail=Reference() as ref), _reply) if self._engine.answered(ref):
+                self.process.demonitor(ref)
+                return None
             case (Atom() as what, Reference() as ref, _kind, object_, _reason) if what == _DOWN:
                 return self._answered(ref, message) if ref in self._pending else self._down(ref, object_)
             case (Atom() as what, Atom() as node, _info) if what == _NODEUP:
@@ -327,7 +354,11 @@ class ScopeServer(InlineServer):
             return self._bury()
         if note is _Note.REBUILD:
             return self._rebuild()
-        self._engine.look(self.node.nodes("connected"))
+        connected = self.node.nodes("connected")
+        if note is _Note.START:
+            self._engine.begin(connected)
+        else:
+            self._engine.look(connected)
         self._timer = self.process.send_after(self._interval, self.process.pid, _Note.LOOK)
         return None
 
@@ -335,7 +366,7 @@ class ScopeServer(InlineServer):
         work = self.service.rebuilt()
         if work is not None:
             yield from work
-        self._note(_Note.LOOK)
+        self._note(_Note.START)
 
     def _bury(self) -> Work:
         for done, (pid, reason) in enumerate(self._port.take_deaths(), start=1):

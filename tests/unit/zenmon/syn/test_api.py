@@ -39,6 +39,7 @@ from zenmon_node import (
     node_scopes,
     open_scope,
 )
+from zenmon_node.pacing import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -469,6 +470,36 @@ async def test_members_of_members_are_found_and_connected(network: Network) -> N
         assert set(scopes[0].subcluster_nodes()) == {b.name, c.name, d.name}
         assert scopes[0].lookup(ALICE) is not None
         assert await scopes[0].connect_members() == []
+
+
+async def test_what_the_members_have_is_waited_for(cluster: tuple[Node, Node]) -> None:
+    """Also if it is more than is taken over at once; not for nodes that are not in the scope."""
+    a, b = cluster
+    async with open_scope(b, "users") as theirs:
+        pid = b.spawn(wait)
+        for number in range(SLICE + 1):
+            await theirs.join(number, pid)
+        await a.connect(b.name)
+        async with open_scope(a, "users") as scope:
+            await scope.wait_synced()
+            assert scope.group_count() == SLICE + 1
+            await scope.wait_synced()
+        async with open_scope(a, "guests") as alone:
+            await alone.wait_synced()
+
+
+async def test_members_that_do_not_tell_in_time_are_named(cluster: tuple[Node, Node], network: Network) -> None:
+    a, b = cluster
+    async with open_scope(b, "users"):
+        await a.connect(b.name)
+        network.hold()
+        async with open_scope(a, "users") as scope:
+            with pytest.raises(CallTimeout, match="b@test did not tell within"):
+                await scope.wait_synced(timeout=0.05)
+            network.release()
+            await scope.wait_synced()
+        with pytest.raises(InvalidScope):
+            await scope.wait_synced()
 
 
 # -------------------------------------------------------------------------------------------------------- opening
