@@ -146,9 +146,11 @@ async def test_the_tools_of_rabbitmq(
 ) -> None:
     (tmp_path / ".erlang.cookie").write_text(cookie)
     (tmp_path / ".erlang.cookie").chmod(0o400)
-    options = {"env": environment(tmp_path, packages, root, epmd.port)}
+    # Their node has its name from the beginning: the one they would make up needs a host name with a domain.
+    named = {"RABBITMQ_CTL_ERL_ARGS": "-name rabbitmqcli@127.0.0.1 -start_epmd false"}
+    options = {"env": environment(tmp_path, packages, root, epmd.port) | named}
     status, text = await rabbitmq(scripts / "rabbitmq-diagnostics", "-n", node.name.name, "ping", **options)
     assert (status, "Ping succeeded" in text) == (0, True), text
     status, text = await rabbitmq(scripts / "rabbitmqctl", "-n", node.name.name, "status", **options)
     assert status != 0
-    assert "{:undef, [{:rabbit, :is_running, [], []}]}" in text
+    assert "{:undef, [{:rabbit, :is_running, [], []}]}" in text, text
