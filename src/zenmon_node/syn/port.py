@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import structlog
 
 from erlang_interop.errors import EncodeError, Exit, Throw
+from erlang_interop.otp import gen
 from erlang_interop.otp.exact import carried
 from erlang_interop.runtime.inline import crash_reason
 from erlang_interop.terms import Atom, Export
@@ -192,6 +193,10 @@ class ScopePort:
     def demonitor(self, ref: Reference) -> None:
         """A DOWN that is on its way finds no member."""
         self._process.demonitor(ref)
+
+    def call_member(self, node: Atom) -> Reference:
+        """As ``gen_server:call`` by its name."""
+        return gen.send_request(self._process, (self._name, node), m.SUBCLUSTER_NODES)
 
 
 def _sendable(reason: Term) -> Term:

@@ -311,8 +311,8 @@ class Registry:
         )
         reason = m.CONFLICT_RESOLUTION
         if kept is Kept.LOCAL:
-            # The others take it only if it is the later one. A genuine node gives it a new time in any case. If there are
-            # three claims, the words of two owners can then cross for ever, each with a time that has been replaced.
+            # The others take it only if it is the later one. A genuine node gives it a new time in any case; with three
+            # claims the words of two owners can then cross for ever, each with a time that has been replaced.
             if local.time <= remote.time:
                 local.time = max(self._port.now(), remote.time + 1)
             self._say_registered(local, reason)

@@ -227,6 +227,23 @@ class Engine:
         #: Nodes that are to be asked once more, and those that were.
         self._to_ask_again: set[Atom] = set()
         self._asked_again: set[Atom] = set()
+        #: Nodes that are not heard yet -> the call that is to be answered before.
+        self._unheard: dict[Atom, Reference] = {}
+
+    def begin(self, nodes: Iterable[Atom]) -> None:
+        """The scope process is new: speak first to the members on these nodes, which are connected."""
+        for node in nodes:
+            if self._link.can_reach(node):
+                self._unheard[node] = self._link.call_member(node)
+
+    def answered(self, ref: Reference) -> bool:
+        """A member has answered, so all that comes from it now is for this scope process. Whether it was asked."""
+        for node, call in self._unheard.items():
+            if call == ref:
+                del self._unheard[node]
+                self.discover(node)
+                return True
+        return False
 
     def discover(self, node: Atom) -> None:
         """Speak first to a connected node, unless that was done. Whoever is there answers with all it has."""
@@ -235,7 +252,13 @@ class Engine:
             self._link.send(node, m.discover(self._me))
 
     def look(self, nodes: Iterable[Atom]) -> None:
-        """Speak first to those of the connected nodes on which no member is known."""
+        """Speak first to those of the connected nodes on which no member is known.
+
+        Who has not answered a call until now may have no answers to calls: it is not waited for any longer.
+        """
+        for call in self._unheard.values():
+            self._link.demonitor(call)
+        self._unheard.clear()
         for node in nodes:
             if node not in self.peers:
                 self.discover(node)
@@ -247,7 +270,7 @@ class Engine:
     @property
     def silent(self) -> set[Atom]:
         """Members, and connected nodes that may be, which have not told yet what they have."""
-        return self._asked.keys() | (self.peers.keys() - self.told)
+        return self._unheard.keys() | self._asked.keys() | (self.peers.keys() - self.told)
 
     def ask_again(self, node: Atom) -> None:
         """At the next look, speak once more to a member, or to a node that is one by then.

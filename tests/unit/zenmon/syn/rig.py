@@ -17,7 +17,9 @@ from zenmon_node.syn.registry import Registry
 from zenmon_node.syn.scope import Engine, FunFailed, Port, Service, Work
 
 SCOPE = Atom("users")
-NOCONNECTION, KILLED = Atom("noconnection"), Atom("killed")
+KILLED = Atom("killed")
+#: What stands for ``gen_server:call`` and its answer.
+CALL, REPLY = Atom("call"), Atom("reply")
 
 
 def up(node: Atom) -> Term:
@@ -81,8 +83,14 @@ class Member:
                 except Exception as failure:
                     error = failure
 
-    def handle(self, message: Term) -> None:
-        self.run(self.engine.handle(message))
+    def handle(self, message: Any) -> None:
+        if message[:1] == (CALL,):
+            self.rig.links[self.node, message[1].node].append((REPLY, message[1]))
+        elif message[:1] == (REPLY,):
+            if self.rig.monitors.pop(message[1], None):
+                assert self.engine.answered(message[1])
+        else:
+            self.run(self.engine.handle(message))
 
     def ask(self, request: Term) -> Term:
         """A request by this node, of a process of any node: it and its answer keep their places on the wire."""
@@ -153,6 +161,11 @@ class Member:
     def monitor_member(self, node: Atom) -> Reference:
         assert self.can_reach(node)
         return self.rig.monitor(self, self.rig.members[node].scope_pid)
+
+    def call_member(self, node: Atom) -> Reference:
+        ref = self.monitor_member(node)
+        self.rig.links[self.node, node].append((CALL, ref))
+        return ref
 
     def demonitor(self, ref: Reference) -> None:
         self.rig.monitors.pop(ref, None)
@@ -234,7 +247,7 @@ class Rig:
                 del self.monitors[ref]
         member.start()
         member.run(member.service.rebuilt())
-        member.engine.look([there for here, there in self.links if here == member.node])
+        member.engine.begin([there for here, there in self.links if here == member.node])
 
     def deliver(self, sender: Member, receiver: Member) -> None:
         """All that is under way on one link."""
