@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from erlang_interop import Node
-    from erlang_interop.testing.beam import Epmd
+    from erlang_interop import Node, Term
+    from erlang_interop.testing.beam import Beam, Epmd
     from tests.conftest import BeamFactory, Otp
     from tests.interop.conftest import NodeOpener
     from tests.terminal import Terminal
 
-#: Evaluates ``F`` in a process whose terminal has rows enough to print all at once; what it printed.
+UNDEF = Atom("undef")
+
+#: Calls ``c:Function()`` in a process whose terminal has rows enough to print all at once; what it printed.
 PRINTED = """
     Screen = fun Read(Text) ->
         receive
@@ -78,3 +80,55 @@ async def test_the_shell_shows_the_processes_of_all_nodes(
     assert "a_process_of_python" in text
     assert "net_kernel" in text
     assert node.name.name in text or function == "ni"
+
+
+async def asked(node: Node, beam: Beam, source: str) -> Any:
+    """What ``source`` gives on the BEAM, where ``Py`` is the node."""
+    return await beam.eval(source, Py=node.name)
+
+
+@pytest.fixture
+async def target(either_node: Node, beam: Beam) -> Node:
+    """A node of ours, hidden and visible, that is connected to the BEAM."""
+    await either_node.connect(beam.name)
+    assert await is_among_nodes(beam, either_node.name)
+    return either_node
+
+
+async def test_what_observer_asks(target: Node, beam: Beam) -> None:
+    """Each answer that is another term ends observer, or has it disconnect this node; the last two must not hang."""
+    info = dict(await asked(target, beam, "rpc:call(Py, observer_backend, sys_info, [])"))
+    assert info[Atom("otp_release")] == list(b"zenmon-node, not OTP")
+    assert info[Atom("alloc_info")] == [(Atom("system_alloc"), False)]
+    assert await asked(target, beam, "rpc:call(Py, observer_backend, get_table_list, [ets, []])") == []
+    exported = "rpc:call(Py, erlang, function_exported, [observer_backend, get_port_list, 0])"
+    assert await asked(target, beam, exported) is False
+    assert await asked(target, beam, "rpc:block_call(Py, application, which_applications, [])") == []
+    ok, pid = await asked(target, beam, "rpc:call(Py, appmon_info, start_link2, [self(), self(), []])")
+    assert (ok, pid.node) == (Atom("ok"), target.name)
+    for function, arguments in (("etop_collect", "[self()]"), ("fetch_stats", "[self(), 1000]")):
+        source = f"""process_flag(trap_exit, true), Pid = spawn_link(Py, observer_backend, {function}, {arguments}),
+        receive {{'EXIT', Pid, {{Reason, _}}}} -> Reason end"""
+        assert await asked(target, beam, source) == UNDEF
+
+
+async def test_what_etop_and_recon_ask(target: Node, beam: Beam) -> None:
+    refused: Term = (Atom("badrpc"), (Atom("EXIT"), (UNDEF, [(Atom("observer_backend"), Atom("vsn"), [], [])])))
+    assert await asked(target, beam, "rpc:call(Py, observer_backend, vsn, [])") == refused
+    (answer,), bad = await asked(target, beam, "rpc:multicall([Py], erlang, apply, [fun() -> node() end, []])")
+    assert (answer[0], answer[1][1][0], bad) == (Atom("badrpc"), UNDEF, [])
+
+
+async def test_it_says_that_it_is_no_otp(target: Node, beam: Beam) -> None:
+    for item, answer in (("otp_release", "none"), ("version", "none"), ("machine", "Python")):
+        source = f"rpc:call(Py, erlang, system_info, [{item}])"
+        assert bytes(await asked(target, beam, source)).decode() == answer
+    assert await asked(target, beam, "rpc:call(Py, erlang, node, [])") == target.name
+    assert Atom(beam.name) in await asked(target, beam, "rpc:call(Py, erlang, nodes, [])")
+    (reason, _) = (await asked(target, beam, "rpc:call(Py, erlang, system_info, [schedulers])"))[1][1]
+    assert reason == Atom("badarg")
+    pid = await asked(target, beam, "rpc:call(Py, erlang, whereis, [net_kernel])")
+    assert await beam.eval("rpc:call(node(P), erlang, is_process_alive, [P])", P=pid) is True
+    assert (await beam.eval("rpc:call(node(P), erlang, process_info, [P, registered_name])", P=pid))[1] == Atom(
+        "net_kernel"
+    )

@@ -81,22 +81,6 @@ async def test_observer_shows_what_there_is(target: Node, beam: Beam) -> None:
     assert [system[2], statistics[0]] == [Atom("undefined"), Atom("undefined")]
 
 
-async def test_what_observer_asks_besides(target: Node, beam: Beam) -> None:
-    """The tabs of its window; each of these ends observer if it is another term, and the last two if they hang."""
-    assert await run(beam, "rpc:call(Py, observer_backend, get_table_list, [ets, []])", target) == []
-    assert (
-        await run(beam, "rpc:call(Py, erlang, function_exported, [observer_backend, get_port_list, 0])", target)
-        is False
-    )
-    assert await run(beam, "rpc:block_call(Py, application, which_applications, [])", target) == []
-    ok, pid = await run(beam, "appmon_info:start_link(Py, self(), [])", target)
-    assert (ok, pid.node) == (Atom("ok"), target.name)
-    for function, arguments in (("etop_collect", "[self()]"), ("fetch_stats", "[self(), 1000]")):
-        source = f"""process_flag(trap_exit, true), Pid = spawn_link(Py, observer_backend, {function}, {arguments}),
-        receive {{'EXIT', Pid, {{Reason, _}}}} -> Reason end"""
-        assert await run(beam, source, target) == UNDEF
-
-
 async def test_recon(target: Node, beam: Beam) -> None:
     function = "fun() -> recon:proc_count(memory, 3) end"
     (answer,), bad = await run(beam, f"recon:rpc(Py, {function})", target)
