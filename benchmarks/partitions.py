@@ -185,13 +185,17 @@ def cuts_table(results: Results) -> list[list[str]]:
 
 def times_table(results: Results) -> list[list[str]]:
     """The cells of the table of registrations while something fails."""
-    return _scenario_table(results, lambda outcomes: in_ms([micros for o in outcomes if o for micros in o.micros]))
+    return _scenario_table(results, _worst)
 
 
 def _cuts(outcomes: Sequence[Outcome | None]) -> str:
     failed = sum(outcome is None for outcome in outcomes)
     cuts = sum(len({down.pair for down in outcome.unexplained}) for outcome in outcomes if outcome)
     return f"{cuts}" + (f", no agreement {failed} times" if failed else "")
+
+
+def _worst(outcomes: Sequence[Outcome | None]) -> str:
+    return f"{max((outcome.worst_ms for outcome in outcomes if outcome), default=0):.0f}"
 
 
 def _scenario_table(results: Results, cell: Callable[[Sequence[Outcome | None]], str]) -> list[list[str]]:
@@ -241,8 +245,8 @@ each BEAM each time, over direct connections.
 Hidden and passive nodes are not asked. A `"full"` one is a member, which is asked for the lock, to take the name, and
 to free the lock, as a further BEAM is.
 
-While something fails, on a BEAM that nothing is done to: median and worst. The links are relays here, which cost more
-than a name server does.
+While something fails, the longest of all, in milliseconds, on a BEAM that nothing is done to (where there are but two,
+and it is their link that fails, on one of them). The links are relays here, which cost more than a name server does.
 
 {as_markdown(times_table(results))}
 

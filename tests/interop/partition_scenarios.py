@@ -7,7 +7,6 @@ one after the other, and takes the time.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -152,10 +151,6 @@ class Outcome:
     unexplained: list[Down]
     micros: list[int]
     seconds: float
-
-    @property
-    def median_ms(self) -> float:
-        return statistics.median(self.micros) / 1000
 
     @property
     def worst_ms(self) -> float:
