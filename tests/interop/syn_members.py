@@ -191,7 +191,7 @@ class BeamMember:
 
     async def crash(self, service: str, while_down: Pid | None = None) -> None:
         killing = "fun() -> ok end" if while_down is None else "fun() -> fixture_syn_driver:kill(P) end"
-        source = f"crash_while_down({service}, S, {killing})"
+        source = f"crash({service}, S, {killing})"
         assert await self.driver(source, P=while_down or UNDEFINED) is True
 
     async def resolve_by(self, how: str) -> None:

@@ -194,12 +194,8 @@ outcome({Asker, Monitor}) ->
 
 %% Registers, joins or updates. {ok, {Pid, Meta}} with the metadata as it is then, {error, Reason}, or what a fun raised.
 change(Service, Scope, Key, Pid, MetaOrFun) ->
-    Strict = application:get_env(fixture_syn, strict_mode, false),
     Request = {'3.0', change_request(Service), node(), Key, Pid, MetaOrFun},
-    case Strict andalso Pid =/= self() of
-        true -> {error, not_self};
-        false -> changed(call(Service, Scope, node(Pid), Request), Service, Scope, Key, Pid)
-    end.
+    changed(call(Service, Scope, node(Pid), Request), Service, Scope, Key, Pid).
 
 change_request(registry) -> register_or_update_on_node;
 change_request(pg) -> join_or_update_on_node.

@@ -2,7 +2,7 @@
 -module(fixture_syn_driver).
 -export([start/0, stop/0, api/0, version/0, resolve_by/1, call/2, add_scope/1, subcluster/2]).
 -export([spawn_process/0, end_process/2, kill/1, messages/2, spawn_processes/1, register_many/3, join_many/3, missing/3]).
--export([crash/2, crash_while_down/3]).
+-export([crash/3]).
 -export([mark/1, mark/2, refuse/1, refuse/2]).
 
 -define(PATIENCE_MS, 20000).
@@ -116,13 +116,9 @@ many(Do, Pids, Count) ->
     Tuple = list_to_tuple(Pids),
     lists:foreach(fun(N) -> Do(N, element(1 + N rem tuple_size(Tuple), Tuple)) end, lists:seq(1, Count)).
 
-%% Kills a scope process. Returns when another one is there.
--spec crash(registry | pg, atom()) -> true.
-crash(Service, Scope) -> crash_while_down(Service, Scope, fun() -> ok end).
-
 %% Kills a scope process, and does something before its supervisor gets to know. Returns when another one is there.
--spec crash_while_down(registry | pg, atom(), fun(() -> term())) -> true.
-crash_while_down(Service, Scope, Do) ->
+-spec crash(registry | pg, atom(), fun(() -> term())) -> true.
+crash(Service, Scope, WhileDown) ->
     Name = fixture_syn_scope:process(Service, Scope),
     Pid = whereis(Name),
     {dictionary, Dictionary} = process_info(Pid, dictionary),
@@ -131,7 +127,7 @@ crash_while_down(Service, Scope, Do) ->
     Monitor = monitor(process, Pid),
     exit(Pid, kill),
     receive
-        {'DOWN', Monitor, process, Pid, _} -> Do()
+        {'DOWN', Monitor, process, Pid, _} -> WhileDown()
     end,
     ok = sys:resume(Supervisor),
     true = polling:until(fun() -> is_pid(whereis(Name)) andalso whereis(Name) =/= Pid end, ?PATIENCE_MS).

@@ -1,6 +1,6 @@
 %% An event handler that keeps every callback with all its arguments, in the order of the calls on this node.
 -module(fixture_syn_recorder).
--export([open/0, note/2, events/1, await/3]).
+-export([open/0, note/2, events/1]).
 -export([on_process_registered/5, on_registry_process_updated/5, on_registry_process_updated/6]).
 -export([on_process_unregistered/5]).
 -export([on_process_joined/5, on_group_process_updated/5, on_group_process_updated/6, on_process_left/5]).
@@ -33,12 +33,6 @@ note(Callback, Arguments) -> ets:insert(?MODULE, {erlang:unique_integer([monoton
 %% What happened in a scope until now, oldest first.
 -spec events(atom()) -> [{Callback :: atom(), Arguments :: [term()]}].
 events(Scope) -> [{Callback, Arguments} || {_, Callback, [In | _] = Arguments} <- ets:tab2list(?MODULE), In =:= Scope].
-
-%% As soon as at least Count things have happened in a scope: all of them. Those that are there after TimeoutMs.
--spec await(atom(), non_neg_integer(), non_neg_integer()) -> [{atom(), [term()]}].
-await(Scope, Count, TimeoutMs) ->
-    polling:until(fun() -> length(events(Scope)) >= Count end, TimeoutMs),
-    events(Scope).
 
 on_process_registered(S, Name, Pid, Meta, Reason) -> note(?FUNCTION_NAME, [S, Name, Pid, Meta, Reason]).
 on_registry_process_updated(S, Name, Pid, Meta, Reason) -> note(?FUNCTION_NAME, [S, Name, Pid, Meta, Reason]).
