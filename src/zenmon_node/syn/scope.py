@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 Work: TypeAlias = "Generator[Awaitable[Any] | None, Any, None]"
 
 
+#: Looks for members before one is asked for what it may have told of meanwhile.
+LOOKS_BEFORE_ASKING_AGAIN: Final = 5
+
+
 class FunFailed(Exception):
     """A function that was to make new metadata of old has failed, or cannot be run here.
 
@@ -224,8 +228,8 @@ class Engine:
         self._asked: dict[Atom, Reference] = {}
         #: Members whose first ack_sync is merged.
         self.told: set[Atom] = set()
-        #: Nodes that are to be asked once more, and those that were.
-        self._to_ask_again: set[Atom] = set()
+        #: Nodes that are to be asked once more -> after how many looks; and those that were.
+        self._to_ask_again: dict[Atom, int] = {}
         self._asked_again: set[Atom] = set()
         #: Nodes that are not heard yet -> the call that is to be answered before.
         self._unheard: dict[Atom, Reference] = {}
@@ -262,10 +266,13 @@ class Engine:
         for node in nodes:
             if node not in self.peers:
                 self.discover(node)
-        for node in self._to_ask_again & self.told:
+        for node, looks in list(self._to_ask_again.items()):
+            if looks > 1 or node not in self.told:
+                self._to_ask_again[node] = max(1, looks - 1)
+                continue
+            del self._to_ask_again[node]
             self._asked_again.add(node)
             self._link.send(node, m.discover(self._me))
-        self._to_ask_again -= self._asked_again
 
     @property
     def silent(self) -> set[Atom]:
@@ -273,11 +280,11 @@ class Engine:
         return self._unheard.keys() | self._asked.keys() | (self.peers.keys() - self.told)
 
     def ask_again(self, node: Atom) -> None:
-        """At the next look, speak once more to a member, or to a node that is one by then.
+        """Some looks later, speak once more to a member, or to a node that is one by then.
 
         Not at once: if it is giving up what it is asked for, it has told of that by then.
         """
-        self._to_ask_again.add(node)
+        self._to_ask_again[node] = LOOKS_BEFORE_ASKING_AGAIN
 
     def _forget_asked(self, node: Atom) -> None:
         ref = self._asked.pop(node, None)
@@ -351,8 +358,9 @@ class Engine:
         if purging is not None:
             yield from purging
         del self.peers[node]
-        for nodes in (self.told, self._to_ask_again, self._asked_again):
-            nodes.discard(node)
+        self.told.discard(node)
+        self._to_ask_again.pop(node, None)
+        self._asked_again.discard(node)
 
     def down(self, ref: Reference, node: Atom) -> Work | None:
         """Who is monitored on a node has ended, or is not there, or the node is gone."""
