@@ -126,6 +126,15 @@ class Member(Protocol):
     async def peers(self, service: str) -> set[Atom]:
         """The other members of the scope, as this one knows them."""
 
+    async def await_member(self, other: Member, *, is_member: bool) -> None:
+        """Return when both services know of ``other``, or neither does any more."""
+
+    async def mark(self, key: Term) -> Pid:
+        """A new process that has a name and is the member of a group, both ``key``."""
+
+    async def await_marks(self, keys: list[Term], *, are_there: bool) -> None:
+        """Return when all that :meth:`mark` has made are there, or none is any more."""
+
 
 class BeamMember:
     """A BEAM that was started by :func:`start_driver`."""
@@ -211,6 +220,16 @@ class BeamMember:
 
     async def peers(self, service: str) -> set[Atom]:
         return set(await self.driver(f"subcluster({service}, S)"))
+
+    async def await_member(self, other: Member, *, is_member: bool) -> None:
+        assert await self.driver("await_member(S, N, M)", N=other.name, M=is_member) is True
+
+    async def mark(self, key: Term) -> Pid:
+        pid: Pid = await self.driver("settle(S, K)", K=key)
+        return pid
+
+    async def await_marks(self, keys: list[Term], *, are_there: bool) -> None:
+        assert await self.driver("await_settled(S, Ks, T)", Ks=keys, T=are_there) is True
 
 
 @asynccontextmanager
@@ -299,29 +318,20 @@ class Cluster:
         """Connect each pair, in this order, and wait until both services of both know of each other."""
         for one, other in pairs:
             await one.connect(other)
-            for service in SERVICES:
-                await until(lambda: know_each_other(one, other, service))  # noqa: B023 - it is awaited here
+            await know_each_other(one, other)
 
     async def disconnect(self, *pairs: tuple[Member, Member]) -> None:
         """Disconnect each pair, and wait until neither knows of the other any more."""
         for one, other in pairs:
             await one.disconnect(other)
             for side, gone in ((one, other), (other, one)):
-                await until(lambda: has_forgotten(side, gone))  # noqa: B023 - it is awaited here
+                await has_lost(side, gone)
+                await side.await_member(gone, is_member=False)
 
     async def are_members(self) -> None:
         """Wait until all know of each other."""
         for one, other in itertools.combinations(self.members, 2):
-            for service in SERVICES:
-                await until(lambda: know_each_other(one, other, service))  # noqa: B023 - it is awaited here
-
-    async def have_lost(self, member: Member, gone: Member) -> None:
-        """Wait until ``member`` does not know of ``gone`` any more, whether they are connected or not."""
-
-        async def so() -> bool:
-            return all([gone.name not in await member.peers(service) for service in SERVICES])
-
-        await until(so)
+            await know_each_other(one, other)
 
     async def isolate_c(self) -> None:
         """The split {a, b} | c."""
@@ -356,15 +366,16 @@ class Cluster:
         they hear, as owners of a name do in a conflict, it takes another round.
         """
         members = members or (self.a, self.b, self.c)
-        marks = [(member, await member.spawn(), (Atom("settled"), next(_numbers))) for member in members]
-        for member, pid, key in marks:
-            assert await member.call("register", key, pid) == OK
-            assert await member.call("join", key, pid) == OK
-        for member, pid, key in marks:
-            await all_have(members, key, (pid, UNDEFINED))
+        marks: dict[Term, tuple[Member, Pid]] = {}
+        for member in members:
+            key = Atom("settled"), next(_numbers)
+            marks[key] = member, await member.mark(key)
+        for member in members:
+            await member.await_marks(list(marks), are_there=True)
+        for member, pid in marks.values():
             await member.kill(pid)
-        for _, _, key in marks:
-            await none_has(members, key)
+        for member in members:
+            await member.await_marks(list(marks), are_there=False)
 
     async def events(self, member: Member) -> list[Event]:
         """The callbacks on a member, without those of :meth:`settle`."""
@@ -375,14 +386,19 @@ def is_mark(key: Term) -> bool:
     return isinstance(key, tuple) and key[:1] == (Atom("settled"),)
 
 
-async def know_each_other(one: Member, other: Member, service: str) -> bool:
-    return other.name in await one.peers(service) and one.name in await other.peers(service)
+async def know_each_other(one: Member, other: Member) -> None:
+    """Return when both services of both know of each other."""
+    await one.await_member(other, is_member=True)
+    await other.await_member(one, is_member=True)
 
 
-async def has_forgotten(member: Member, gone: Member) -> bool:
-    if await member.is_connected(gone):
-        return False
-    return all([gone.name not in await member.peers(service) for service in SERVICES])
+async def has_lost(member: Member, gone: Member) -> None:
+    """Return when it has no connection to ``gone`` any more."""
+
+    async def so() -> bool:
+        return not await member.is_connected(gone)
+
+    await until(so)
 
 
 async def all_have(members: Iterable[Member], key: Term, entry: tuple[Pid, Term]) -> None:
@@ -393,6 +409,16 @@ async def all_have(members: Iterable[Member], key: Term, entry: tuple[Pid, Term]
 
     for member in members:
         await until(lambda: has(member))  # noqa: B023 - it is awaited here
+
+
+async def none_has(members: Iterable[Member], key: Term) -> None:
+    """Return when ``key`` is no name and no group on any of the members."""
+
+    async def has_not(member: Member) -> bool:
+        return (await member.call("lookup", key), await member.call("members", key)) == (UNDEFINED, [])
+
+    for member in members:
+        await until(lambda: has_not(member))  # noqa: B023 - it is awaited here
 
 
 # ------------------------------------------------------------------------------------------------- three members
@@ -425,13 +451,3 @@ async def clustered(
         cluster = Cluster(**roles)
         await cluster.connect((cluster.a, cluster.b), (cluster.a, cluster.c), (cluster.b, cluster.c))
         yield cluster
-
-
-async def none_has(members: Iterable[Member], key: Term) -> None:
-    """Return when ``key`` is no name and no group on any of the members."""
-
-    async def has_not(member: Member) -> bool:
-        return (await member.call("lookup", key), await member.call("members", key)) == (UNDEFINED, [])
-
-    for member in members:
-        await until(lambda: has_not(member))  # noqa: B023 - it is awaited here

@@ -153,6 +153,25 @@ class OurMember:
         (server,) = (server for server in self.joined.servers if server.service.name == service)
         return set(server.subcluster_nodes())
 
+    async def await_member(self, other: Member, *, is_member: bool) -> None:
+        servers, name = self.joined.servers, other.name
+        await until(lambda: all((name in server.subcluster_nodes()) is is_member for server in servers))
+
+    async def mark(self, key: Term) -> Pid:
+        pid = await self.spawn()
+        await self.joined.register(key, pid)
+        await self.joined.join(key, pid)
+        return pid
+
+    async def await_marks(self, keys: list[Term], *, are_there: bool) -> None:
+        scope = self.joined
+
+        def are_done() -> bool:
+            seen = [bool(found) for key in keys for found in (scope.lookup(key), scope.members(key))]
+            return all(found is are_there for found in seen)
+
+        await until(are_done)
+
     async def events(self) -> list[Event]:
         assert isinstance(self._handler, Recorder)
         return list(self._handler.events)

@@ -199,7 +199,7 @@ async def test_a_leaves_and_comes_back(cluster: Cluster) -> None:
     before = len(await cluster.events(a))
     await a.leave_scope()
     for member in (b, c):
-        await cluster.have_lost(member, a)
+        await member.await_member(a, is_member=False)
     pid = entries.pids[a.name]
     no_scope = Atom("invalid_remote_scope"), a.scope, a.name
     assert await b.call("register", Atom("x"), pid) == ("error", no_scope)

@@ -299,5 +299,5 @@ async def test_the_node_is_lost_before_it_answers(cluster: Cluster) -> None:
             await until(is_asked)
             await ours.node.disconnect(theirs.name)
     await theirs.beam.eval("sys:resume(P)", P=process)
-    await cluster.have_lost(theirs, ours)
+    await theirs.await_member(ours, is_member=False)
     assert await theirs.is_alive(pid)

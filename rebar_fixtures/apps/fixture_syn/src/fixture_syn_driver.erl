@@ -2,7 +2,7 @@
 -module(fixture_syn_driver).
 -export([start/0, stop/0, api/0, version/0, resolve_by/1, call/2, add_scope/1, subcluster/2]).
 -export([spawn_process/0, end_process/2, kill/1, messages/2, spawn_processes/1, register_many/3, join_many/3, missing/3]).
--export([crash/3]).
+-export([crash/3, settle/2, await_settled/3, await_member/3]).
 -export([mark/1, mark/2, refuse/1, refuse/2]).
 
 -define(PATIENCE_MS, 20000).
@@ -131,6 +131,29 @@ crash(Service, Scope, WhileDown) ->
     end,
     ok = sys:resume(Supervisor),
     true = polling:until(fun() -> is_pid(whereis(Name)) andalso whereis(Name) =/= Pid end, ?PATIENCE_MS).
+
+%% A new process that has a name and is the member of a group, both Key.
+-spec settle(atom(), term()) -> pid().
+settle(Scope, Key) ->
+    Pid = spawn_process(),
+    ok = call(register, [Scope, Key, Pid]),
+    ok = call(join, [Scope, Key, Pid]),
+    Pid.
+
+%% True as soon as all keys of settle are names and groups here, or none is any more; false after 20 s.
+-spec await_settled(atom(), [term()], AreThere :: boolean()) -> boolean().
+await_settled(Scope, Keys, AreThere) ->
+    IsDone = fun(Key) ->
+        (call(lookup, [Scope, Key]) =/= undefined) =:= AreThere andalso
+            (call(members, [Scope, Key]) =/= []) =:= AreThere
+    end,
+    polling:until(fun() -> lists:all(IsDone, Keys) end, ?PATIENCE_MS).
+
+%% True as soon as Node is a member for both services here, or for none any more; false after 20 s.
+-spec await_member(atom(), node(), IsMember :: boolean()) -> boolean().
+await_member(Scope, Node, IsMember) ->
+    IsDone = fun(Service) -> lists:member(Node, subcluster(Service, Scope)) =:= IsMember end,
+    polling:until(fun() -> lists:all(IsDone, [registry, pg]) end, ?PATIENCE_MS).
 
 serve(Messages) ->
     receive
