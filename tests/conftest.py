@@ -1,7 +1,7 @@
 """Fixtures of all tests: the genuine BEAMs, one test run for each OTP asked for.
 
     pytest tests/interop --otp 25 --otp 29         or ZENMON_OTPS="25 29"; without either 25, 27, 28 and 29
-    pytest tests/interop -n 2 --dist loadgroup     one OTP's tests stay in one process, and share its BEAM
+    pytest tests/interop -n 2 --dist loadgroup     tests are handed out one by one; each process has BEAMs of its own
 
 A test that takes ``otp``, ``epmd``, ``beam`` or ``fresh_beam`` runs once for each OTP and is marked ``interop``. An OTP
 that is not installed is a failure that says what to run; it is never skipped.
@@ -98,9 +98,7 @@ def releases_asked_for(config: pytest.Config) -> list[int]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "otp" in metafunc.fixturenames:
         parameters = [
-            pytest.param(
-                release, id=f"otp{release}", marks=[pytest.mark.interop, pytest.mark.xdist_group(f"otp{release}")]
-            )
+            pytest.param(release, id=f"otp{release}", marks=pytest.mark.interop)
             for release in releases_asked_for(metafunc.config)
         ]
         metafunc.parametrize("otp", parameters, indirect=True, scope="session")
