@@ -328,8 +328,8 @@ class Registry:
         else:
             self._remove(local)
             self._port.emit("on_process_unregistered", local.name, local.pid, local.meta, reason)
-            # To the other owner too. It decides the same, unless a third one has made it free the name before, or it has
-            # not heard of ours, and keeps its own.
+            # To the other owner too. It decides the same, unless a third one has made it free the name before, or it
+            # has not heard of ours, and keeps its own.
             self._say_unregistered(local, reason)
             self._port.ask_again(remote.pid.node)
 
