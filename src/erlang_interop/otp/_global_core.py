@@ -227,8 +227,9 @@ class GlobalCore:
         self.nodedown(node)
 
     def leave(self, node: Atom) -> None:
-        """It is disconnected from on purpose, and nobody has to be told."""
+        """It is disconnected from on purpose: nobody has to be told, and what it says until then counts no more."""
         self._removing.add(node)
+        self._forget(node)
 
     def _forget(self, node: Atom) -> None:
         self._end(node, cancel=True)
