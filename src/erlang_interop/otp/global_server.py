@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("erlang_interop.global")
 
-#: Attempts to connect a node of which others have told, after the first one, and seconds before each.
+#: Attempts to connect a node of which others have told, after the first one, and seconds before each. Soon over: the
+#: names of its processes are dropped while it cannot be reached. Once it is given up, a connection is a new beginning.
 DIAL_RETRIES: Final = 5
-DIAL_PAUSE: Final = 0.2
+DIAL_PAUSE: Final = 0.02
 #: Seconds, at most, after which a ``whereis`` is looked at again that came while names were exchanged.
 WHEREIS_PAUSE: Final = 4.0
 #: Problems that are remembered, to be logged once for each node.
