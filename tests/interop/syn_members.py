@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: Where a compiled genuine ``syn`` is, for each BEAM in turn; nothing where all run the stand-in.
 GENUINE: Final = os.environ["SYN_EBIN"].split(":") if "SYN_EBIN" in os.environ else []
-#: How many names, and memberships, are taken over at once; ``SYN_ENTRIES=100000`` for a big scope.
+#: How many names, and memberships, are taken over at once; ``SYN_ENTRIES=100000`` (and ``--timeout 600``) for a big scope.
 ENTRIES: Final = int(os.environ.get("SYN_ENTRIES", "2000"))
 #: Nothing is connected but what a test connects: ``global`` takes no part, and a send does not dial.
 UNCONNECTED: Final = ("-connect_all", "false", "-kernel", "dist_auto_connect", "never")
