@@ -2,36 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from erlang_interop import Atom, Pid, Reference
+from erlang_interop import Atom, Pid
 from erlang_interop.otp._global_locks import HeldLock, LockTable
+from tests.unit.otp.monitoring import HERE, THERE, MonitoringPort
 
-HERE, THERE = Atom("here@test"), Atom("there@test")
 ONE, TWO, FAR = Pid(HERE, 2, 0, 1), Pid(HERE, 3, 0, 1), Pid(THERE, 2, 0, 1)
 R, ME, OTHER = Atom("resource"), Atom("me"), Atom("other")
 
 
-class Port:
-    """Keeps the monitors."""
-
-    def __init__(self) -> None:
-        self.monitors: dict[Reference, Pid] = {}
-        self._made = 0
-
-    def monitor(self, pid: Pid) -> Reference:
-        self._made += 1
-        ref = Reference(HERE, 1, self._made.to_bytes(12, "big"))
-        self.monitors[ref] = pid
-        return ref
-
-    def demonitor(self, ref: Reference) -> None:
-        del self.monitors[ref]
+class Port(MonitoringPort):
+    """Of a process with a table of locks."""
 
     def end(self, table: LockTable, pid: Pid) -> list[bool]:
-        """The process is dead: its monitors fire."""
-        refs = [ref for ref, monitored in self.monitors.items() if monitored == pid]
-        for ref in refs:
-            del self.monitors[ref]
-        return [table.down(pid, ref) for ref in refs]
+        return [table.down(pid, ref) for ref in self.fired(pid)]
 
 
 @pytest.fixture

@@ -5,37 +5,26 @@ import pytest
 from erlang_interop import Atom, Export, Pid, Reference
 from erlang_interop.otp._global_messages import GLOBAL, External, Named, Ops
 from erlang_interop.otp._global_registry import Registry
+from tests.unit.otp.monitoring import HERE, THERE, MonitoringPort
 
-HERE, THERE = Atom("here@test"), Atom("there@test")
 ME, FAR, FAR_TOO, LOCKER = Pid(HERE, 2, 0, 1), Pid(THERE, 2, 0, 1), Pid(THERE, 3, 0, 1), Pid(THERE, 4, 0, 1)
 METHOD = Export(Atom("global"), Atom("random_exit_name"), 3)
 X, Y = Named(Atom("x"), ME, METHOD), Named([1, 1.0], FAR, METHOD)
 
 
-class Port:
-    """Keeps the monitors."""
+class Port(MonitoringPort):
+    """Of a process with names."""
 
     def __init__(self) -> None:
-        self.monitors: dict[Reference, Pid] = {}
+        super().__init__()
         self.dead: set[Pid] = set()
-        self._made = 0
-
-    def monitor(self, pid: Pid) -> Reference:
-        self._made += 1
-        ref = Reference(HERE, 1, self._made.to_bytes(12, "big"))
-        self.monitors[ref] = pid
-        return ref
-
-    def demonitor(self, ref: Reference) -> None:
-        del self.monitors[ref]
 
     def is_alive(self, pid: Pid) -> bool:
         return pid not in self.dead
 
     def end(self, registry: Registry, pid: Pid) -> None:
         self.dead.add(pid)
-        for ref in [ref for ref, monitored in self.monitors.items() if monitored == pid]:
-            del self.monitors[ref]
+        for ref in self.fired(pid):
             assert registry.down(pid, ref)
 
 

@@ -9,23 +9,22 @@ import pytest
 from erlang_interop import Atom, Pid, Reference, Term
 from erlang_interop.otp._pg_core import PgCore
 from erlang_interop.otp._pg_messages import CURRENT, LEGACY, Change, Group, Malformed, discover, holds, updates
+from tests.unit.otp.monitoring import HERE, THERE, MonitoringPort
 
 SCOPE = Atom("scope")
 G, H = Group(Atom("g")), Group(Atom("h"))
-HERE, THERE = Atom("here@test"), Atom("there@test")
 ME, PEER = Pid(HERE, 1, 0, 1), Pid(THERE, 1, 0, 1)
 ONE, TWO = Pid(HERE, 2, 0, 1), Pid(HERE, 3, 0, 1)
 FAR, FURTHER = Pid(THERE, 2, 0, 1), Pid(THERE, 3, 0, 1)
 
 
-class Port:
+class Port(MonitoringPort):
     """Keeps what the core asks for."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sent: list[tuple[Pid | tuple[Atom, Atom], Term]] = []
-        self.monitors: dict[Reference, Pid] = {}
         self.connected = {THERE}
-        self._made = 0
 
     def send(self, dest: Pid | tuple[Atom, Atom], message: Term) -> None:
         self.sent.append((dest, message))
@@ -33,21 +32,12 @@ class Port:
     def can_reach(self, node: Atom) -> bool:
         return node in self.connected
 
-    def monitor(self, pid: Pid) -> Reference:
-        self._made += 1
-        ref = Reference(HERE, 1, self._made.to_bytes(12, "big"))
-        self.monitors[ref] = pid
-        return ref
-
-    def demonitor(self, ref: Reference) -> None:
-        del self.monitors[ref]
-
     def taken(self) -> list[Any]:
         sent, self.sent = self.sent, []
         return sent
 
     def ref_of(self, pid: Pid) -> Reference:
-        (ref,) = [ref for ref, monitored in self.monitors.items() if monitored == pid]
+        (ref,) = self.refs_of(pid)
         return ref
 
 
