@@ -570,7 +570,7 @@ def test_members_agree_and_have_seen_the_same(script: list[Step], handler: type[
 
 
 @pytest.mark.timeout(240)
-@settings(max_examples=200, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 @given(steps(CALM + FAULTS), st.sampled_from(HANDLERS))
 def test_members_agree_after_splits_and_crashes(script: list[Step], handler: type[Eyes]) -> None:
     for what in {step[0] for step in script}:
