@@ -242,8 +242,9 @@ each BEAM each time, over direct connections.
 
 {as_markdown(names_table(results))}
 
-Hidden and passive nodes are not asked. A `"full"` one is a member, which is asked for the lock, to take the name, and
-to free the lock, as a further BEAM is.
+Hidden and passive nodes are not asked: with them it takes as long as without. A `"full"` one is a member, which is
+asked for the lock, to take the name, and to free the lock. That takes longer than without a further member, as it does
+with a further BEAM, and our answers come somewhat later than a BEAM's.
 
 While something fails, the longest of all, in milliseconds, on a BEAM that nothing is done to (where there are but two,
 and it is their link that fails, on one of them). The links are relays here, which cost more than a name server does.
@@ -256,8 +257,9 @@ default) has given it up, be it a BEAM or a full node of ours. A hidden or a pas
 ## How it is done
 
 Written by `make partitions WRITE=1 SEED={arguments.seed}` ({describe_build()}, {os.cpu_count()} processors).
-Clusters: {clusters}. `global` asks the member with the greatest name for its lock first, so a newcomer is called `x` or
-`a`. The seed says whom something happens to.
+Clusters: {clusters}.
+`global` asks the member with the greatest name for its lock first, so a newcomer is called `x` or `a`. The seed says
+whom something happens to.
 
 - Every node has an EPMD of its own, which tells it relays in place of other nodes' ports (`tests/interop/cuttable.py`).
   A link is *cut* by a reset, now and for each new connection; it goes *silent* when its relay carries nothing any more.
