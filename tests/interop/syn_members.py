@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
 #: Where a compiled genuine ``syn`` is, for each BEAM in turn; nothing where all run the stand-in.
 GENUINE: Final = os.environ["SYN_EBIN"].split(":") if "SYN_EBIN" in os.environ else []
-#: How many names, and memberships, are taken over at once; ``SYN_ENTRIES=100000`` (and ``--timeout 600``) for a big scope.
+#: How many names, and memberships, are taken over at once. ``SYN_ENTRIES=100000``, with ``--timeout 600``: a big scope.
 ENTRIES: Final = int(os.environ.get("SYN_ENTRIES", "2000"))
+#: Seconds that a BEAM may take to make, or show, so many.
+_EVAL_LIMIT: Final = 30 + ENTRIES / 500
 #: Nothing is connected but what a test connects: ``global`` takes no part, and a send does not dial.
 UNCONNECTED: Final = ("-connect_all", "false", "-kernel", "dist_auto_connect", "never")
 SERVICES: Final = ("registry", "pg")
@@ -146,7 +148,7 @@ class BeamMember:
         self.says_goodbye: bool
 
     async def driver(self, source: str, **bindings: Term) -> Any:
-        return await self.beam.eval(f"fixture_syn_driver:{source}", S=self.scope, **bindings)
+        return await self.beam.eval(f"fixture_syn_driver:{source}", S=self.scope, timeout=_EVAL_LIMIT, **bindings)
 
     async def call(self, function: str, *arguments: Term) -> Any:
         try:
@@ -185,7 +187,7 @@ class BeamMember:
         return missing == 0
 
     async def events(self) -> list[Event]:
-        noted: list[Any] = await self.beam.eval("fixture_syn_recorder:events(S)", S=self.scope)
+        noted: list[Any] = await self.beam.eval("fixture_syn_recorder:events(S)", S=self.scope, timeout=_EVAL_LIMIT)
         return [(callback.name, *arguments[1:]) for callback, arguments in noted]
 
     async def now(self) -> int:
