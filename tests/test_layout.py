@@ -32,6 +32,9 @@ ELSEWHERE = {
     "erlang_interop/otp/calling.py": "unit/otp/test_rpc.py",  # and test_erpc.py
     "erlang_interop/runtime/local_process.py": "unit/runtime/test_process.py",
     "erlang_interop/runtime/node_connections.py": "unit/runtime/test_node.py",
+    "zenmon_node/syn/asking.py": "unit/zenmon/syn/test_api.py",
+    "zenmon_node/syn/members.py": "unit/zenmon/syn/test_api.py",
+    "zenmon_node/syn/names.py": "unit/zenmon/syn/test_api.py",
     # shells around tested cores: they are tested where two nodes run them
     "zenmon_node/proxy/server.py": "unit/zenmon/test_app.py",
 }

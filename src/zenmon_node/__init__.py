@@ -4,7 +4,7 @@ from .app import Watch, ZenMonitor, ZenMonitorStopped, open_zen_monitor
 from .config import Settings, SettingsError, load_settings
 from .local.api import Cached, CachedCompatibility, Compatibility
 from .status import Down, Remote, Statistics
-from .syn.api import Registered, Scope, add_node_to_scopes, node_scopes, open_scope
+from .syn.api import Scope, add_node_to_scopes, node_scopes, open_scope
 from .syn.conflict import Claim
 from .syn.errors import (
     InvalidRemoteScope,
@@ -19,6 +19,7 @@ from .syn.errors import (
 )
 from .syn.handler import EventHandler
 from .syn.multi_call import Member, Replies, multi_call_reply
+from .syn.names import Registered
 
 __all__ = [
     "Cached",
