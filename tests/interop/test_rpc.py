@@ -405,10 +405,12 @@ async def test_rpc_of_all_kinds(either_node: Node, beam: Beam) -> None:
     assert error.value.reason == (EXIT, (UNDEF, [frame]))
     nodes: list[Atom | str] = [beam.name, NOBODY, node.name]
     results, bad = await node.rpc_multicall(nodes, "erlang", "node", [], PATIENCE)
-    assert (results[0], bad) == (Atom(beam.name), [Atom(NOBODY)])
+    assert (results, bad) == ([Atom(beam.name), node.name], [Atom(NOBODY)])
+    results, bad = await node.rpc_multicall(nodes, "lists", "sum", [[1, 2]], PATIENCE)
+    assert (results[0], bad) == (3, [Atom(NOBODY)])
     assert isinstance(results[1], BadRpc)
-    one, nobody, own = await node.erpc_multicall(nodes, "erlang", "node", [], PATIENCE)
-    assert one == Atom(beam.name)
+    one, nobody, own = await node.erpc_multicall(nodes, "lists", "sum", [[1, 2]], PATIENCE)
+    assert one == 3
     assert isinstance(nobody, NodeDownError)
     assert isinstance(own, RemoteError)
 
