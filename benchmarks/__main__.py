@@ -23,7 +23,7 @@ from benchmarks.contenders import CONTENDERS, PROJECT, BenchmarkError
 from benchmarks.contest import Results, built_fixtures, otp_root, run_rounds
 from benchmarks.outside import sender_limit
 from benchmarks.results import Run
-from benchmarks.workloads import GROUPS
+from benchmarks.workloads import ALL_ROWS, GROUPS
 from erlang_interop.errors import ErlangInteropError
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--syn-entries", type=int, default=100_000, help="names and members of syn's (100000)")
     parser.add_argument("--otp", type=int, help="OTP of driver and BEAM peer (the oldest installed)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all rounds")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and docs/benchmarks.json")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write docs/benchmarks.md and docs/benchmarks.json; of other groups than --groups the figures stay",
+    )
     parser.add_argument(
         "--render", action="store_true", help="measure nothing: write the page from docs/benchmarks.json"
     )
@@ -93,6 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps({"builds": results.builds, "rounds": results.rounds}, indent=1) + "\n")
     if arguments.write:
+        if set(arguments.groups.split(",")) < set(GROUPS):
+            run = Run.load(FIGURES).with_groups_of(run, [(row.workload, row.metric) for row in ALL_ROWS])
         run.save(FIGURES)
         _write(run)
         print(f"\nwritten: {os.path.relpath(DOCUMENT)}, {os.path.relpath(FIGURES)}")

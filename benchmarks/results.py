@@ -16,7 +16,7 @@ A spread is ``[median, least, greatest]`` over the rounds. A ratio is to the BEA
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -134,6 +134,23 @@ class Run:
         """One contender's figure in one row, if it was measured."""
         row = self.row(workload, metric)
         return row.figures.get(contender) if row is not None else None
+
+    def with_groups_of(self, later: Self, order: Sequence[tuple[str, str]]) -> Self:
+        """This run, with the groups that were measured ``later`` in the place of its own.
+
+        Args:
+            later: A run of some groups.
+            order: The keys of all rows, in the order of the tables.
+        """
+        groups = {row.group for row in later.rows}
+        rows = {row.key: row for row in [*[row for row in self.rows if row.group not in groups], *later.rows]}
+        return replace(
+            later,
+            rounds=min(self.rounds, later.rounds),
+            contenders=self.contenders | later.contenders,
+            rows=[rows[key] for key in order if key in rows],
+            missing=self.missing,
+        )
 
     def save(self, path: Path) -> None:
         """Write the file described above."""

@@ -61,6 +61,20 @@ def of_two_rounds() -> Run:
     return results.run(25, [Cost("casts", 60.0, 250.0, 200.0, compiled=True)], 4e7)
 
 
+def test_groups_that_are_measured_again_take_the_place_of_their_own() -> None:
+    first = of_two_rounds()
+    again = Results([CONTENDERS["beam"], CONTENDERS["mailbox"]], builds={"beam": "newer", "mailbox": "built"})
+    again.rounds.append({key: {"send_casts": {"per_second": 7.0}} for key in ("beam", "mailbox")})
+    both = first.with_groups_of(again.run(29, [], 4e7), [(row.workload, row.metric) for row in ALL_ROWS])
+    sent = both.row("send_casts", "per_second")
+    assert sent is not None
+    assert {key: figure.value.median for key, figure in sent.figures.items()} == {"beam": 7.0, "mailbox": 7.0}
+    assert both.row("zen_downs", "per_second") == first.row("zen_downs", "per_second")
+    assert [row.key for row in both.rows] == [row.key for row in first.rows]
+    assert list(both.contenders) == [*first.contenders, "mailbox"]
+    assert (both.contenders["beam"].build, both.rounds, both.missing) == ("newer", 1, first.missing)
+
+
 def test_table_has_what_was_measured_and_its_ratios() -> None:
     head, downs, memory = report.table(of_two_rounds(), ZEN_ROWS, ["inline"])
     assert head == ["", "workload", "BEAM", "Python, inline server", "ratio to BEAM"]
