@@ -248,7 +248,7 @@ have fired exactly once in the end and every table must be empty, or the run fai
   started, as the node measured here does with its million.
 - **Casts that wait**: with sweeps of a millisecond a million instructions may have come before they are carried out,
   and a full collection looks at each. Python makes one whenever what it looks at has grown by a quarter, which took up
-  to 79 ms there; `zenmon-node run` and the node measured here make it after 100 collections of the middle generation
+  to 79 ms there; `zenmon-node run` and the node measured here make it after 200 collections of the middle generation
   at the earliest. By default 50,000 instructions a second come.
 - **A mailbox that nobody empties** is looked at by the garbage collector, too: take messages as they come.
 - **One thread** does everything, so *CPU µs each* is the bound of the rate. Much of it is the runtime, which is not

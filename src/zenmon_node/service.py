@@ -34,7 +34,7 @@ log = get_logger("zenmon_node")
 FIRST_RETRY: Final = 1.0
 LAST_RETRY: Final = 30.0
 #: Collections of the middle generation (of 7,000 new objects each, by default) before a full garbage collection.
-FULL_AFTER: Final = 100
+FULL_AFTER: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def settle() -> None:
     The modules that are loaded now stay: looking at them would be most of each full collection (10 ms), so it looks at
     them no more. Of what is left, Python makes a full collection whenever it has grown by a quarter: while a million
     instructions come in that is often, and each looks at all that wait. So one comes after at least ``FULL_AFTER``
-    collections of the middle generation; what a leak can hold until then is some ten megabytes.
+    collections of the middle generation; what leaks until then is 1.4 million objects at most.
     """
     gc.collect()
     gc.freeze()
