@@ -28,8 +28,8 @@ from erlang_interop import (
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.transport import Stream, listen
 from erlang_interop.testing.beam import Beam, Epmd
+from erlang_interop.testing.ports import free_port
 from tests.interop.collectors import has_lost, is_among_nodes, until
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

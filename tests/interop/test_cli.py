@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from erlang_interop import Atom
+from erlang_interop.testing.ports import free_port
 from tests.command import Command
 from tests.interop.collectors import is_among_nodes
-from tests.support import free_port
 from zenmon_node.cli import ExitStatus
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from erlang_interop import (
     NotAllowed,
 )
 from erlang_interop.runtime import epmd as client
+from erlang_interop.testing.ports import free_port
 from tests.interop.collectors import collecting, disconnected_by, is_among_nodes, until
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from erlang_interop.testing.ports import free_port
 from tests.command import PROGRAM, Command
-from tests.support import free_port
 from zenmon_node.cli import ExitStatus
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from erlang_interop import Atom, EpmdAddress, open_node
 from erlang_interop.runtime import EpmdServer
 from erlang_interop.runtime import epmd as client
 from erlang_interop.testing.beam import Beam, Epmd
+from erlang_interop.testing.ports import free_port
 from tests.command import Command
 from tests.interop.collectors import PATIENCE, until
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,10 +12,10 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from erlang_interop import Atom, Node
+from erlang_interop.testing.ports import free_port
 from tests.command import Command
 from tests.interop.collectors import is_among_nodes
 from tests.interop.zenmon import DIED, NOPROC, next_message, nothing_left, subscriptions
-from tests.support import free_port
 from zenmon_node import Compatibility, open_zen_monitor
 from zenmon_node.cli import ExitStatus
 from zenmon_node.metrics import serve_metrics

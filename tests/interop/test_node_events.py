@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from erlang_interop import Atom, InlineServer, NodeDown, NodeUp
+from erlang_interop.testing.ports import free_port
 from tests.interop.collectors import PATIENCE, collecting, leftovers, until
 from tests.interop.strangers import shake_hands
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from erlang_interop import Node, NodeEvent, Process, Term

@@ -17,6 +17,7 @@ import trio
 from erlang_interop import Atom, EpmdAddress, NodeDown, NodeUp, Pid
 from erlang_interop.flags import MANDATORY, DFlag
 from erlang_interop.runtime import epmd as client
+from erlang_interop.testing.ports import free_port
 from tests.interop.collectors import (
     PATIENCE,
     collecting,
@@ -28,7 +29,6 @@ from tests.interop.collectors import (
     until,
     wait_for_ever,
 )
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from erlang_interop import Node

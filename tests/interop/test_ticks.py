@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from erlang_interop import Atom, NodeDown, NodeUp
+from erlang_interop.testing.ports import free_port
 from tests.interop.collectors import PATIENCE, collecting, leftovers, until
 from tests.interop.strangers import STRANGER, shake_hands
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

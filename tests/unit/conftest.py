@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
-from tests.support import free_port
+from erlang_interop.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

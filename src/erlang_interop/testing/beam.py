@@ -37,6 +37,7 @@ from erlang_interop.etf import decode, encode
 from erlang_interop.etf.text import format_term
 from erlang_interop.terms import Atom
 from erlang_interop.testing.beam_control import READY_ID, control_source
+from erlang_interop.testing.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +163,7 @@ class Epmd:
         chosen = port
         # Between picking a free port and listening on it, somebody else may take it: then another is picked.
         for _ in range(1 if port else 5):
-            chosen = port or _free_port()
+            chosen = port or free_port()
             process = subprocess.Popen(
                 [str(program), "-port", str(chosen), "-address", ",".join((LOOPBACK, *addresses))],
                 stdin=subprocess.DEVNULL,
@@ -218,13 +219,6 @@ def _interface(name: str) -> str:
     if host.version == 6 and host.is_loopback:
         return "{0,0,0,0,0,0,0,1}"
     return "{" + (str(host) if host.is_loopback else LOOPBACK).replace(".", ",") + "}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # ------------------------------------------------------------------------------------------------------------- BEAM

@@ -4,8 +4,8 @@ import pytest
 import trio
 
 from erlang_interop.runtime import EpmdAddress, EpmdServer, Node
+from erlang_interop.testing.ports import free_port
 from tests.handshaking import dialling
-from tests.support import free_port
 from tests.unit.runtime.calls import Dial
 
 

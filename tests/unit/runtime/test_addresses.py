@@ -12,8 +12,8 @@ from erlang_interop.runtime import EpmdAddress, EpmdServer, Node
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.addresses import Addresses, dist_port_of, parse_address, split_name
 from erlang_interop.runtime.transport import Stream, listen
+from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.epmd import Alive2Reply, encode_alive2_reply
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from erlang_interop.runtime.addresses import AddressLike

@@ -26,9 +26,9 @@ from erlang_interop.runtime import distribution as distribution_module
 from erlang_interop.runtime.epmd import look_up, register
 from erlang_interop.runtime.transport import Stream, listen, open_stream
 from erlang_interop.terms import Atom
+from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.channel import Limits
 from erlang_interop.wire.handshake import Established, Initiator, StatusReceived, Verdict
-from tests.support import free_port
 
 A, B = Atom("a@127.0.0.1"), Atom("b@127.0.0.1")
 CLOSED, DISCONNECT, WAIT_PENDING = Atom("connection_closed"), Atom("disconnect"), Atom("wait_pending")

@@ -11,8 +11,8 @@ from erlang_interop.errors import ConnectTimeout, EpmdError, EpmdUnavailable, Ho
 from erlang_interop.runtime import EpmdAddress, EpmdServer
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.transport import Stream, listen, open_stream
+from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.epmd import EPMD_PORT, Alive2Reply, NodeEntry, encode_alive2_reply
-from tests.support import free_port
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from erlang_interop.runtime import node as node_module
 from erlang_interop.runtime.epmd import look_up, names
 from erlang_interop.terms import Atom, Pid, Term
 from erlang_interop.testing.cluster import Network, open_cluster, settled
+from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.epmd import NodeEntry
-from tests.support import free_port
 
 DOWN, PROCESS, SHUTDOWN = Atom("DOWN"), Atom("process"), Atom("shutdown")
 

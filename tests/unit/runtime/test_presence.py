@@ -13,8 +13,8 @@ from erlang_interop.errors import EpmdUnavailable, NameTaken
 from erlang_interop.runtime import EpmdAddress, EpmdServer, Node
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.transport import listen
+from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.epmd import NodeEntry
-from tests.support import free_port
 
 
 async def test_without_epmd_nobody_is_told() -> None:

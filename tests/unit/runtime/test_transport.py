@@ -7,7 +7,7 @@ import trio
 
 from erlang_interop.errors import AddressInUse, HostNotFound, NodeUnreachable
 from erlang_interop.runtime.transport import Stream, format_address, listen, open_stream
-from tests.support import free_port
+from erlang_interop.testing.ports import free_port
 
 
 @asynccontextmanager

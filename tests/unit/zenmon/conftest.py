@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
-from tests.support import free_port
+from erlang_interop.testing.ports import free_port
 from zenmon_node import ZenMonitor, open_zen_monitor
 
 if TYPE_CHECKING:

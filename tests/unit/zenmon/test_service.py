@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from erlang_interop import Atom, EpmdAddress, NodeUp, NoProcess, open_node
+from erlang_interop.testing.ports import free_port
 from tests.command import Command
-from tests.support import free_port
 from zenmon_node import Compatibility, ZenMonitorStopped, open_zen_monitor, service
 from zenmon_node import messages as m
 from zenmon_node.cli import ExitStatus

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from erlang_interop import EpmdAddress, Node, open_node
+from erlang_interop.testing.ports import free_port
 from tests.command import Command
-from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from erlang_interop import Atom, BadRpc, EpmdAddress, Exit, Node, open_node
+from erlang_interop.testing.ports import free_port
 from tests.command import Command
-from tests.support import free_port
 from tests.unit.zenmon.cli.conftest import COOKIE
 from zenmon_node.cli import ExitStatus
 

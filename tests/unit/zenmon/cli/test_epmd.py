@@ -10,7 +10,7 @@ import trio
 
 from erlang_interop import AddressInUse, EpmdAddress, EpmdError
 from erlang_interop.runtime.epmd import names
-from tests.support import free_port
+from erlang_interop.testing.ports import free_port
 from zenmon_node.cli import ExitStatus
 from zenmon_node.cli.epmd import serve_epmd
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.support import free_port
+from erlang_interop.testing.ports import free_port
 from zenmon_node.demo import run_demo, tour
 from zenmon_node.demo.tour import DemoError
 from zenmon_node.demo.view import View
