@@ -78,6 +78,12 @@ def command(tmp_path: Path, epmd: Epmd, cookie: str) -> Command:
 # -- ZenMonitor; some modules have a ``zen`` of their own: a visible one, or with other intervals
 
 
+@pytest.fixture(autouse=True)
+def patient_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Proxy on a slow machine may be late; tests of the limit itself set another one."""
+    monkeypatch.setattr("zenmon_node.local.remote.PING_TIMEOUT", 60.0)
+
+
 @pytest.fixture
 async def zen(node: Node) -> AsyncIterator[ZenMonitor]:
     """ZenMonitor on a hidden node of ours, with short intervals."""

@@ -138,7 +138,7 @@ async def test_fault_7_4_no_message_to_the_local_costs_a_down(zen: ZenMonitor, m
         said = f"M = {term}, [begin {', '.join(BAD)} end || _ <- [1, 2]]"
         await proxy.eval(said, To=everywhere, T=pids[0], S=me.pid)
     # What was said last is heard when an answer to it has come.
-    assert await proxy.eval("gen_server:call(P, ping)", P=(m.PROXY, zen.node.name)) == m.PONG
+    assert await proxy.eval("gen_server:call(P, ping, 20000)", P=(m.PROXY, zen.node.name)) == m.PONG
     assert {name: zen.node.whereis(name) for name in servers} == servers
     assert await connector_of(zen, proxy, pids[0]) == connector
     assert zen.cached_compatibility(proxy.name) == CachedCompatibility(Cached.COMPATIBLE)

@@ -15,7 +15,17 @@ from erlang_interop.runtime.events import NodeDown, NodeUp
 from tests.interop.collectors import disconnected_by, has_lost, is_among_nodes
 from tests.interop.zen_faults import all_fire, finish, spawn, waits
 from tests.interop.zen_peer import FAST, Dial
-from tests.interop.zenmon import DIED, NODEDOWN, NOPROC, down, next_message, nothing_left, subscriptions, until
+from tests.interop.zenmon import (
+    DIED,
+    NODEDOWN,
+    NOPROC,
+    batchers_gone,
+    down,
+    next_message,
+    nothing_left,
+    subscriptions,
+    until,
+)
 from zenmon_node import Cached, CachedCompatibility, Compatibility, ZenMonitor, open_zen_monitor
 from zenmon_node import messages as m
 
@@ -79,6 +89,7 @@ async def test_fault_7_17_late_news_of_a_lost_link_hits_no_new_monitor(
         else:
             await zen.node.disconnect(proxy.name)
         await has_lost(proxy, zen.node.name)
+        await batchers_gone(proxy)
         await zen.node.connect(proxy.name)
         await until(lambda: len(watched) == number, zen)  # noqa: B023 - awaited here
         ref, pid = watched[-1]
@@ -139,6 +150,7 @@ async def test_fault_7_13_a_silent_proxy_raises_nothing_and_holds_up_nobody(
         assert await next_message(me) == down(waiting, silent.process(2), NODEDOWN)
     assert verdicts == [INCOMPATIBLE] * 3
     monkeypatch.setattr("zenmon_node.local.remote.PING_TIMEOUT", 0.05)
+    monkeypatch.setattr("zenmon_node.local.remote.BASE_PENALTY", 60.0)  # no slow machine sees its end
     async with dial() as silent:
         assert await zen.connect(silent.name) is INCOMPATIBLE
         assert zen.cached_compatibility(silent.name) == CachedCompatibility(Cached.INCOMPATIBLE, 1)

@@ -62,7 +62,7 @@ class Connector:
 
     async def has_been_heard(self) -> None:
         """Return when our Proxy has taken in all that was said, and all it has said has come."""
-        assert await self.there.run("gen_server", "call", (m.PROXY, self._zen.node.name), m.PING) == m.PONG
+        assert await self.there.run("gen_server", "call", (m.PROXY, self._zen.node.name), m.PING, 20_000) == m.PONG
 
     async def certificates(self, count: int) -> list[tuple[Any, Any]]:
         """The next certificates, so many of them; no more may be there."""
@@ -279,7 +279,7 @@ async def test_fault_7_4_no_message_costs_anybody_a_down(zen: ZenMonitor, client
     proxy = zen.node.whereis(m.PROXY)
     said = ", ".join(BAD)
     names: dict[str, Any] = {"P": (m.PROXY, zen.node.name), "N": zen.node.name, "S": connector.pid}
-    heard = f"[begin {said} end || _ <- lists:seq(1, 5)], gen_server:call(P, ping)"
+    heard = f"[begin {said} end || _ <- lists:seq(1, 5)], gen_server:call(P, ping, 20000)"
     assert await client.beam.eval(heard, **names) == m.PONG
     assert zen.statistics().malformed >= 5 * (len(BAD) - 2)  # a DOWN that nobody waits for is no mistake
     assert zen.node.whereis(m.PROXY) == proxy

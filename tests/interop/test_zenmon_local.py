@@ -8,7 +8,18 @@ import pytest
 import trio
 
 from erlang_interop import Atom, Node
-from tests.interop.zenmon import DIED, NODEDOWN, NOPROC, down, next_message, nothing_left, subscriptions, until
+from tests.interop.collectors import has_lost, is_among_nodes
+from tests.interop.zenmon import (
+    DIED,
+    NODEDOWN,
+    NOPROC,
+    batchers_gone,
+    down,
+    next_message,
+    nothing_left,
+    subscriptions,
+    until,
+)
 from zenmon_node import Cached, CachedCompatibility, Compatibility, Settings, ZenMonitor, open_zen_monitor
 from zenmon_node.local import remote
 
@@ -42,6 +53,13 @@ async def hidden_zen(node: Node) -> AsyncIterator[ZenMonitor]:
     """ZenMonitor on a hidden node, for what does not depend on that."""
     async with open_zen_monitor(node) as zen:
         yield zen
+
+
+async def disconnected(zen: ZenMonitor, beam: Beam) -> None:
+    """Disconnect, and wait until the BEAM has no connection any more."""
+    assert await is_among_nodes(beam, zen.node.name)
+    await zen.node.disconnect(beam.name)
+    await has_lost(beam, zen.node.name)
 
 
 async def test_by_pid_and_by_name(zen: ZenMonitor, proxy: Beam) -> None:
@@ -135,6 +153,7 @@ async def test_instructions_cross_in_order_and_in_chunks(node: Node, proxy: Beam
     async with open_zen_monitor(node, Settings(connector_chunk_size=3)) as zen, node.open_process() as me:
         await zen.connect(proxy.name)
         pids = await proxy.eval("plain_processes:spawn_many(7).")
+        started = trio.current_time()
         refs = [zen.monitor(pid, subscriber=me) for pid in pids[:3]]
         zen.demonitor(refs[1])
         for pid in pids[3:5]:
@@ -143,12 +162,12 @@ async def test_instructions_cross_in_order_and_in_chunks(node: Node, proxy: Beam
         for pid in [*pids[5:], pids[1]]:
             zen.monitor(pid, subscriber=me)
         await subscriptions(proxy, 6)
+        assert trio.current_time() - started >= 0.3  # three intervals lie between four casts
         recorded = await proxy.eval("zen_proxy:recorded().")
         casts = [instructions for _, (_, _, instructions) in recorded]
         number = {pid: str(index) for index, pid in enumerate(pids, start=1)}
         shown = [[f"{op.name[0]}{number[pid]}" for op, pid in cast] for cast in casts]
         assert shown == [["s1", "s2", "s3"], ["u2", "s4", "s5"], ["u1", "s6", "s7"], ["s2"]]
-        assert recorded[-1][0] >= 290  # milliseconds: three intervals lie between four casts
 
 
 async def test_ten_thousand_fire_once_each(hidden_zen: ZenMonitor, proxy: Beam) -> None:
@@ -179,7 +198,7 @@ async def test_disconnect_fires_nodedown_and_reconnecting_resets(zen: ZenMonitor
     async with zen.node.open_process() as me:
         ref = zen.monitor(pid, subscriber=me)
         await subscriptions(proxy, 1)
-        await zen.node.disconnect(proxy.name)
+        await disconnected(zen, proxy)
         assert await next_message(me) == down(ref, pid, NODEDOWN)
         assert zen.cached_compatibility(proxy.name) == CachedCompatibility(Cached.UNAVAILABLE)
         again = zen.monitor(pid, subscriber=me)
@@ -267,7 +286,8 @@ async def test_a_proxy_that_is_restarted_costs_the_living_nothing(zen: ZenMonito
         assert sorted(got, key=str) == sorted([down(again, named, Atom("killed")), *expected], key=str)
         await nothing_left(zen)
         assert len(me.mailbox) == 0
-        await zen.node.disconnect(proxy.name)
+        await disconnected(zen, proxy)
+        await batchers_gone(proxy)
         assert await zen.connect(proxy.name) is COMPATIBLE
         fresh = await proxy.eval("plain_processes:spawn_waiting().")
         ref = zen.monitor(fresh, subscriber=me)
@@ -337,11 +357,11 @@ async def test_a_connector_goes_when_nothing_is_monitored_there(node: Node, prox
             connectors.add(connector)
             zen.demonitor(refs[1])
             await until(lambda: not zen.remotes(), zen)
-            assert await proxy.eval("polling:until(fun() -> zen_proxy:batcher_count() =:= 0 end, 20000).") is True
+            await batchers_gone(proxy)
             await subscriptions(proxy, 0)
             assert zen.cached_compatibility(proxy.name) == CachedCompatibility(Cached.MISS)
             assert node.is_connected(proxy.name)
-        await node.disconnect(proxy.name)  # of no concern to anybody
+        await disconnected(zen, proxy)  # of no concern to anybody
         assert await zen.connect(proxy.name) is COMPATIBLE
     assert len(connectors) == 3
 
@@ -355,7 +375,7 @@ async def test_an_incompatible_node_backs_off_until_it_is_compatible(hidden_zen:
     async with zen.node.open_process() as me:
         ref = zen.monitor(pid, subscriber=me)
         assert await next_message(me) == down(ref, pid, NODEDOWN)
-        await until(lambda: zen.cached_compatibility(beam.name).attempts == 2, zen)
+        await until(lambda: zen.cached_compatibility(beam.name).attempts >= 2, zen)
         assert trio.current_time() - started >= 0.9
         await beam.eval("zen_proxy:start().")
         await until(lambda: zen.compatibility(pid) is COMPATIBLE, zen)
@@ -371,7 +391,7 @@ async def test_reconnecting_ends_a_penalty(hidden_zen: ZenMonitor, beam: Beam, m
     assert await zen.connect(beam.name) is INCOMPATIBLE
     await beam.eval("zen_proxy:start().")
     assert await zen.connect(beam.name) is INCOMPATIBLE  # the penalty stands
-    await zen.node.disconnect(beam.name)
+    await disconnected(zen, beam)
     assert await zen.connect(beam.name) is COMPATIBLE
     await beam.eval("zen_proxy:stop().")
 

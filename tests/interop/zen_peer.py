@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     Signal = tuple[tuple[Any, ...], Any]
 
 CREATION: Final = 9
-#: Short intervals, for tests that are not about them.
-FAST: Final = Settings(connector_sweep_interval=5, batcher_sweep_interval=5, demand_interval=5)
+#: Short intervals, for tests that are not about them; Connectors stay, however slow the machine is.
+FAST: Final = Settings(
+    connector_sweep_interval=5, batcher_sweep_interval=5, demand_interval=5, hibernation_threshold=1_000_000
+)
 #: What makes a node a visible one.
 VISIBLE: Final = OFFERED | DFlag.PUBLISHED
 

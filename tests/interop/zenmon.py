@@ -44,6 +44,14 @@ async def subscriptions(beam: Beam, count: int) -> None:
     assert await beam.eval(f"zen_proxy:await_subscriptions({count}, 20000).") is True
 
 
+async def batchers_gone(beam: Beam) -> None:
+    """Wait until the BEAM's Proxy has seen its Batchers end, as they do when their subscriber's connection is lost.
+
+    With a Batcher it drops all that its subscriber has, also what that has said over the next connection meanwhile.
+    """
+    assert await beam.eval("polling:until(fun() -> zen_proxy:batcher_count() =:= 0 end, 20000).") is True
+
+
 async def nothing_left(zen: ZenMonitor) -> None:
     """Wait until our tables are empty."""
 

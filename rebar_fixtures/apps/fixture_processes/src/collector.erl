@@ -11,7 +11,7 @@
 -module(collector).
 -export([start/1, stop/1, stop/2, run/4, run/5, take/3, take_timed/3, take_if/4, waiting/1, is_equal_to/5]).
 
--define(CALL_SLACK_MS, 5000).
+-define(CALL_SLACK_MS, 20000).
 %% is_tuple comes first: a guard in which tuple_size fails is false as a whole, `not` or no `not`.
 -define(IS_REQUEST(Message),
     (is_tuple(Message) andalso tuple_size(Message) >= 3 andalso element(1, Message) =:= ?MODULE)

@@ -7,7 +7,7 @@
 %%     not among nodes()                 unavailable    every reference fires nodedown
 %%     the Proxy answered a ping         compatible     instructions are sent
 %%     anything else                     incompatible   every reference fires nodedown; the next ping waits
-%%                                                      min(60000, 1000 * 2^Attempt) milliseconds
+%%                                                      min(60000, base_penalty * 2^Attempt) milliseconds
 %%
 %% A Proxy that goes down counts as a first failed attempt; a node that goes down carries no penalty.
 -module(zen_connector).
@@ -141,7 +141,7 @@ ping(FailedBefore, #state{node = Node} = State) ->
     end.
 
 penalty(Attempt) ->
-    Penalty = min(?LONGEST_PENALTY_MS, 1000 * (1 bsl min(Attempt, 10))),
+    Penalty = min(?LONGEST_PENALTY_MS, zen_settings:get(base_penalty) * (1 bsl min(Attempt, 10))),
     {incompatible, Attempt, erlang:monotonic_time(millisecond) + Penalty}.
 
 lose(Status, #state{node = Node, proxy_monitor = Monitor} = State) ->

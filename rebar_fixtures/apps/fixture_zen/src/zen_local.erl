@@ -35,7 +35,7 @@ start(Changes) ->
 
 %% Stops the role and waits until it is gone.
 -spec stop() -> ok.
-stop() -> gen_server:stop(zen_local_sup, shutdown, 5000).
+stop() -> gen_server:stop(zen_local_sup, shutdown, 20000).
 
 %% The summaries {dead, Node, Certificates} that came since the last look, as [{Milliseconds, Summary}]; needs the
 %% setting record => true.

@@ -16,6 +16,8 @@
 -export([start_link/0, init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(NAME, 'Elixir.ZenMonitor.Proxy').
+%% A machine under load may take its time.
+-define(PATIENCE_MS, 20000).
 
 -record(state, {
     %% Who wants to know of a target, and which monitor watches it.
@@ -43,7 +45,7 @@ start(Changes) ->
 
 %% Stops the role for good and waits until it is gone.
 -spec stop() -> ok.
-stop() -> gen_server:stop(zen_proxy_sup, shutdown, 5000).
+stop() -> gen_server:stop(zen_proxy_sup, shutdown, ?PATIENCE_MS).
 
 %% Kills the Proxy process; its supervisor starts a new one. Waits until the new one is registered.
 -spec kill() -> ok.
@@ -54,7 +56,7 @@ kill() ->
     receive
         {'DOWN', Monitor, process, Old, _} -> ok
     end,
-    true = polling:until(fun() -> is_pid(whereis(?NAME)) end, 5000),
+    true = polling:until(fun() -> is_pid(whereis(?NAME)) end, ?PATIENCE_MS),
     ok.
 
 %% The casts that came since the last look, as [{Milliseconds, Cast}]; needs the setting record => true.
@@ -63,19 +65,21 @@ recorded() -> zen_record:take(zen_proxy_record).
 
 %% [{Target, [Subscriber]}]
 -spec subscriptions() -> [{target(), [pid()]}].
-subscriptions() -> gen_server:call(?NAME, {?MODULE, subscriptions}).
+subscriptions() -> ask(subscriptions).
 
 %% How many (target, subscriber) pairs there are.
 -spec subscription_count() -> non_neg_integer().
-subscription_count() -> gen_server:call(?NAME, {?MODULE, subscription_count}).
+subscription_count() -> ask(subscription_count).
 
 %% How many ERTS monitors on targets are set.
 -spec monitor_count() -> non_neg_integer().
-monitor_count() -> gen_server:call(?NAME, {?MODULE, monitor_count}).
+monitor_count() -> ask(monitor_count).
 
 %% How many Batchers there are: one for each subscriber that lives and has been told of a death.
 -spec batcher_count() -> non_neg_integer().
-batcher_count() -> gen_server:call(?NAME, {?MODULE, batcher_count}).
+batcher_count() -> ask(batcher_count).
+
+ask(What) -> gen_server:call(?NAME, {?MODULE, What}, ?PATIENCE_MS).
 
 %% Waits until there are exactly Count subscriptions: false when TimeoutMs passes first.
 -spec await_subscriptions(non_neg_integer(), non_neg_integer()) -> boolean().

@@ -28,14 +28,15 @@ get(Name) ->
         undefined -> maps:get(Name, defaults())
     end.
 
-%% For tests that are not about pacing: everything goes within a few milliseconds.
+%% For tests that are not about pacing: everything goes within a few milliseconds, and a slow machine may be late.
 -spec fast() -> #{atom() => term()}.
 fast() ->
     #{
         connector_sweep_interval => 5,
         batcher_sweep_interval => 5,
         demand_interval => 5,
-        demand_amount => 100000
+        demand_amount => 100000,
+        ping_timeout => 60000
     }.
 
 defaults() ->
@@ -47,6 +48,8 @@ defaults() ->
         demand_interval => 100,
         demand_amount => 1000,
         ping_timeout => 5000,
+        %% Milliseconds: the penalty after the n-th failure in a row is this times 2^n.
+        base_penalty => 1000,
         max_binary_size => 1024,
         truncation_depth => 3,
         %% What the Proxy answers a ping with: pong, {answer, AnyTerm}, or silent to make it answer nothing.
