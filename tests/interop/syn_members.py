@@ -218,7 +218,9 @@ class BeamMember:
         )
 
     async def is_connected(self, other: Member) -> bool:
-        return await self.beam.eval("lists:member(N, nodes(connected))", N=other.name) is True
+        # net_kernel's row goes last.
+        source = "lists:member(N, nodes(connected)) orelse ets:member(sys_dist, N)"
+        return await self.beam.eval(source, N=other.name) is True
 
     async def peers(self, service: str) -> set[Atom]:
         return set(await self.driver(f"subcluster({service}, S)"))

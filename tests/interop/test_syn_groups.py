@@ -186,7 +186,7 @@ async def test_calling_all_members(cluster: Cluster) -> None:
         for pid, meta in members:
             assert await member.call("join", GROUP, pid, meta) == OK
         await cluster.settle()
-        replies, bad = await member.call("multi_call", GROUP, b"hello")
+        replies, bad = await member.call("multi_call", GROUP, b"hello", 20_000)
         assert Counter(replies) == Counter([(entry, (b"hello", entry[1])) for entry in members])
         assert bad == []
         replies, bad = await member.call("multi_call", GROUP, Atom("silence"), 50)
