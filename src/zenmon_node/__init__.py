@@ -18,8 +18,9 @@ from .syn.errors import (
     Taken,
 )
 from .syn.handler import EventHandler
-from .syn.multi_call import Member, Replies, multi_call_reply
+from .syn.multi_call import Replies, multi_call_reply
 from .syn.names import Registered
+from .syn.pg import Member
 
 __all__ = [
     "Cached",

@@ -513,7 +513,8 @@ class Story:
 def times(member: Member) -> dict[Any, int]:
     """When each name was registered, and each membership began, as a node has it; its owner has told it."""
     names = {(repr(entry.name), entry.pid): entry.time for entry in member.scope._registry.entries()}
-    return names | {(repr(g), e.pid, "in"): e.time for g in KEYS for e in member.scope._groups.members(g)}
+    groups = member.scope._groups._groups.values()
+    return names | {(repr(g.name), pid, "in"): entry.time for g in groups for pid, entry in g.members.items()}
 
 
 async def connect(node: Node, name: str) -> None:

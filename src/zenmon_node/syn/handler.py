@@ -153,6 +153,8 @@ class Events:
             arguments: Scope, name or group, pid, metadata, reason. Of an update scope, name or group, pid, the metadata
                 before, those now, reason: both arities of the callback are called.
         """
+        if not self._methods:
+            return
         if len(arguments) == 6:
             scope, key, pid, _, meta, reason = arguments
             self._tell(callback, (scope, key, pid, meta, reason))

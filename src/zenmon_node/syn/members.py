@@ -12,8 +12,8 @@ from ..pacing import SLICE
 from . import messages as m
 from .asking import TIMEOUT, Asking, carried_term, metadata, new_meta
 from .errors import refusal
-from .multi_call import Member, Replies, multi_call
-from .pg import Groups
+from .multi_call import Replies, multi_call
+from .pg import Groups, Member
 
 if TYPE_CHECKING:
     from erlang_interop import Atom, LocalProcess, Pid, Term
@@ -92,11 +92,12 @@ class Members(Asking):
 
     def members(self, group: Term) -> list[Member]:
         """``syn:members/2``: the members on all nodes, in the order of their pids; empty for a group that is none."""
-        return [Member(entry.pid, entry.meta) for entry in self._groups.members(carried_term(group))]
+        return self._groups.members(carried_term(group)).copy()
 
     def local_members(self, group: Term) -> list[Member]:
         """``syn:local_members/2``: the members on this node, in the order of their pids."""
-        return [member for member in self.members(group) if member.pid.node == self.node.name]
+        here = self.node.name
+        return [member for member in self._groups.members(carried_term(group)) if member.pid.node == here]
 
     def member(self, group: Term, pid: Pid) -> Member | None:
         """``syn:member/3``: a member with its metadata; None for ``undefined``."""
@@ -113,10 +114,7 @@ class Members(Asking):
 
     def member_count(self, group: Term, node: Atom | str | None = None) -> int:
         """``syn:member_count/2,3``: how many members a group has, or has on ``node``."""
-        if node is None:
-            return self._groups.member_count(carried_term(group))
-        wanted = atom_of(node)
-        return sum(entry.pid.node == wanted for entry in self._groups.members(carried_term(group)))
+        return self._groups.member_count(carried_term(group), None if node is None else atom_of(node))
 
     def local_member_count(self, group: Term) -> int:
         """``syn:local_member_count/2``: how many members a group has on this node."""

@@ -30,12 +30,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from erlang_interop.terms import Atom, Export, Fun, Pid
 
+from ..pacing import SLICE
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from erlang_interop.terms import Term
 
@@ -89,17 +91,6 @@ class Malformed(Exception):
     """A message is of no form that syn knows; the text says what is wrong with it."""
 
 
-class Row(NamedTuple):
-    """One entry of an ``ack_sync``, in the form in which it travels."""
-
-    key: Any
-    """The name, or the group."""
-    pid: Pid
-    meta: Any
-    time: int
-    """When it was made or updated, in nanoseconds since 1970 by the clock of the pid's node."""
-
-
 @dataclass(slots=True)
 class Discover:
     """A scope process asks for all that is here."""
@@ -109,31 +100,10 @@ class Discover:
 
 @dataclass(slots=True)
 class AckSync:
-    """A scope process says what lives on its node; ``data`` is not checked yet, see :func:`rows`."""
+    """A scope process says what lives on its node; ``data`` is not checked yet, see :func:`check`."""
 
     pid: Pid
     data: Any
-
-
-@dataclass(slots=True)
-class Put:
-    """``sync_register`` or ``sync_join``: a process has a name or is in a group, with this metadata from now on."""
-
-    key: Any
-    pid: Pid
-    meta: Any
-    time: int
-    reason: Any
-
-
-@dataclass(slots=True)
-class Gone:
-    """``sync_unregister`` or ``sync_leave``: a process has the name, or is in the group, no more."""
-
-    key: Any
-    pid: Pid
-    meta: Any
-    reason: Any
 
 
 @dataclass(slots=True)
@@ -214,16 +184,20 @@ class Words:
 
     # -- said
 
-    def parse_told(self, message: Sequence[Any]) -> Put | Gone:
-        """What another member says of a process of its node. Raises Malformed."""
-        match message:
-            case (_tag, what, key, pid, meta, time, reason) if what == self.put:
-                if type(time) is not int:
-                    raise Malformed("its time is no integer")
-                return Put(key, _pid(pid), meta, time, reason)
-            case (_tag, what, key, pid, meta, reason) if what == self.gone:
-                return Gone(key, _pid(pid), meta, reason)
-        raise Malformed(f"not a message of syn's {self.name}")
+    def is_put(self, message: Told) -> bool:
+        """Which of the two another member says of a process: it is what :meth:`say_put` has made, or :meth:`say_gone`.
+
+        Raises:
+            Malformed: it is neither.
+        """
+        what, size = message[1], len(message)
+        if size == 7 and what == self.put:
+            if type(message[5]) is not int:
+                raise Malformed("its time is no integer")
+        elif size != 6 or what != self.gone:
+            raise Malformed(f"not a message of syn's {self.name}")
+        _pid(message[3])
+        return size == 7
 
     def parse_request(self, request: Term) -> PutRequest | RemoveRequest | None:
         """What is asked of this node; None if that is no request, or a malformed one: then ``undefined`` is the answer.
@@ -278,17 +252,17 @@ def parse(message: Any) -> Discover | AckSync | Told:
     return message
 
 
-def rows(data: Any, node: Atom) -> Iterator[Row]:
-    """The entries of an ``ack_sync``: all of them are of processes of the node that sent it.
-
-    They are checked at once; each is then made when its turn comes, so that no hundred thousand live at the same time.
+def check(data: Any, node: Atom) -> Iterator[None]:
+    """See that an ``ack_sync`` holds entries, all of them of processes of the node that sent it, in slices.
 
     Raises:
-        Malformed: one is not, or ``data`` is no list of entries.
+        Malformed: it does not.
     """
     if type(data) is not list:
         raise Malformed("an ack_sync without a list")
-    for entry in data:
+    for done, entry in enumerate(data, start=1):
+        if done % (10 * SLICE) == 0:  # 0.1 us each
+            yield None
         if type(entry) is not tuple or len(entry) != 4:
             raise Malformed("an ack_sync with what is no {Name, Pid, Meta, Time}")
         _key, pid, _meta, time = entry
@@ -296,7 +270,6 @@ def rows(data: Any, node: Atom) -> Iterator[Row]:
             raise Malformed("an ack_sync with a pid or a time that is none")
         if pid.node != node:
             raise Malformed(f"an ack_sync with a process of another node, {pid.node}")
-    return map(Row._make, data)
 
 
 def _pid(term: Any) -> Pid:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from erlang_interop import LocalProcess, Node
     from erlang_interop.terms import Term
 
+    from .pg import Member
+
 _CALL: Final = Atom("syn_multi_call")
 _REPLY: Final = Atom("syn_multi_call_reply")
 _DOWN: Final = Atom("DOWN")
@@ -32,13 +34,6 @@ _NORMAL: Final = Atom("normal")
 
 #: Who asks, and for what: the third element of a ``syn_multi_call``.
 Caller: TypeAlias = "tuple[Pid, Reference]"
-
-
-class Member(NamedTuple):
-    """A member of a group, with the metadata it has there."""
-
-    pid: Pid
-    meta: Any
 
 
 class Replies(NamedTuple):

@@ -13,10 +13,10 @@ Source: genuine syn 3.3.0 and 3.4.1, observed: what is sent, what is called, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from erlang_interop.otp.exact import exact_key
-from erlang_interop.otp.term_order import order_key, pid_key
+from erlang_interop.otp.term_order import order_key, sorted_pids
 
 from ..pacing import SLICE
 from . import messages as m
@@ -30,33 +30,46 @@ if TYPE_CHECKING:
     from .scope import Port, Work
 
 
+class Member(NamedTuple):
+    """A member of a group, with the metadata it has there."""
+
+    pid: Pid
+    meta: Any
+
+
 class Group:
     """A group that has members."""
 
-    __slots__ = ("_in_order", "key", "members", "name")
+    __slots__ = ("_listed", "key", "members", "name")
 
     def __init__(self, key: Any, name: Any) -> None:
         self.key = key
         self.name = name
         self.members: dict[Pid, Entry] = {}
-        #: What :meth:`in_order` has found; None since somebody came or went.
-        self._in_order: list[Entry] | None = None
+        #: What :meth:`listed` has made; None since somebody came, went or has other metadata.
+        self._listed: list[Member] | None = None
 
     def add(self, entry: Entry) -> None:
         """A member comes."""
         self.members[entry.pid] = entry
-        self._in_order = None
+        self._listed = None
+
+    def update(self, entry: Entry, meta: Any, time: int) -> None:
+        """A member has other metadata."""
+        entry.meta, entry.time = meta, time
+        self._listed = None
 
     def remove(self, entry: Entry) -> None:
         """A member goes."""
         del self.members[entry.pid]
-        self._in_order = None
+        self._listed = None
 
-    def in_order(self) -> list[Entry]:
+    def listed(self) -> list[Member]:
         """The members in the order of their pids. Not to be changed."""
-        if self._in_order is None:
-            self._in_order = sorted(self.members.values(), key=lambda entry: pid_key(entry.pid))
-        return self._in_order
+        if self._listed is None:
+            members = self.members
+            self._listed = [Member(pid, members[pid].meta) for pid in sorted_pids(members)]
+        return self._listed
 
 
 class Entry:
@@ -96,19 +109,21 @@ class Groups:
 
     # -- reads
 
-    def members(self, group: Term) -> list[Entry]:
-        """The members in the order of their pids; none of a group that is not there."""
+    def members(self, group: Term) -> list[Member]:
+        """The members in the order of their pids; none of a group that is not there. Not to be changed."""
         found = self._groups.get(exact_key(group))
-        return [] if found is None else found.in_order()
+        return [] if found is None else found.listed()
 
     def member(self, group: Term, pid: Pid) -> Entry | None:
         """One member."""
         return self._find(exact_key(group), pid)
 
-    def member_count(self, group: Term) -> int:
-        """How many members a group has."""
+    def member_count(self, group: Term, node: Atom | None = None) -> int:
+        """How many members a group has, or has on ``node``."""
         found = self._groups.get(exact_key(group))
-        return 0 if found is None else len(found.members)
+        if found is None:
+            return 0
+        return len(found.members) if node is None else sum(pid.node == node for pid in found.members)
 
     def names(self, node: Atom | None = None) -> list[Any]:
         """The groups that have members, or members on ``node``, in Erlang's order of terms."""
@@ -154,7 +169,7 @@ class Groups:
                 return m.RAISE, failure.class_, failure.reason, failure.stack
         if exact_key(meta) == exact_key(before):
             return m.NOOP, before
-        entry.meta, entry.time = meta, self._port.now()
+        entry.group.update(entry, meta, self._port.now())
         self._port.emit("on_group_process_updated", group, pid, before, meta, m.NORMAL)
         return self._made(requester, entry, "on_group_process_updated", before)
 
@@ -179,18 +194,15 @@ class Groups:
         """See Service."""
         return [(entry.group.name, entry.pid, entry.meta, entry.time) for entry in self._entries_on(self._port.node)]
 
-    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work | None:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work:
         """See Service."""
-        rows = m.rows(data, node)
-        return self._merge(rows, self._doubtful.pop(node, {}) if asked_again else {}, reason)
-
-    def _merge(self, rows: Iterator[m.Row], doubtful: dict[tuple[Any, Pid], Any], reason: Term) -> Work:
-        for done, row in enumerate(rows):
+        doubtful = self._doubtful.pop(node, {}) if asked_again else {}
+        for done, (group, pid, meta, time) in enumerate(data):
             if done % SLICE == SLICE - 1:
                 yield None
             if doubtful:
-                doubtful.pop((exact_key(row.key), row.pid), None)
-            self._take(row, reason)
+                doubtful.pop((exact_key(group), pid), None)
+            self._take(group, pid, meta, time, reason)
         for (key, pid), group in doubtful.items():
             entry = self._find(key, pid)
             if entry is not None:
@@ -198,13 +210,14 @@ class Groups:
 
     def told(self, message: tuple[Any, ...]) -> Work | None:
         """See Service."""
-        match m.PG.parse_told(message):
-            case m.Put(group, pid, meta, time, reason):
-                if self._port.knows(pid.node):  # else all of it comes with its ack_sync
-                    self._take(m.Row(group, pid, meta, time), reason)
-            case m.Gone(group, pid, meta, reason):
-                if pid.node != self._port.node:  # of which nobody else can know
-                    self._forget(group, pid, meta, reason)
+        if m.PG.is_put(message):
+            _, _, group, pid, meta, time, reason = message
+            if self._port.knows(pid.node):  # else all of it comes with its ack_sync
+                self._take(group, pid, meta, time, reason)
+        else:
+            _, _, group, pid, meta, reason = message
+            if pid.node != self._port.node:  # of which nobody else can know
+                self._forget(group, pid, meta, reason)
         return None
 
     def answered(self, request: Term, reply: Term) -> Work | None:
@@ -216,25 +229,25 @@ class Groups:
                     if not self._port.has_told(pid.node):
                         self._doubtful.setdefault(pid.node, {})[exact_key(group), pid] = group
                         self._port.ask_again(pid.node)
-                    self._take(m.Row(group, pid, stored.meta, stored.time), m.NORMAL)
+                    self._take(group, pid, stored.meta, stored.time, m.NORMAL)
             case m.RemoveRequest(_, group, pid):
                 left = m.parse_left(reply)
                 if left is not None:
                     self._forget(group, pid, *left, m.NORMAL)
         return None
 
-    def _take(self, row: m.Row, reason: Term) -> None:
+    def _take(self, group: Term, pid: Pid, meta: Term, time: int, reason: Term) -> None:
         """A process of another node is in a group, as its node says; an older word than the last one is no news."""
-        key = exact_key(row.key)
-        entry = self._find(key, row.pid)
+        key = exact_key(group)
+        entry = self._find(key, pid)
         if entry is None:
-            self._add(key, *row)
-            self._port.emit("on_process_joined", row.key, row.pid, row.meta, reason)
-        elif row.time > entry.time:
+            self._add(key, group, pid, meta, time)
+            self._port.emit("on_process_joined", group, pid, meta, reason)
+        elif time > entry.time:
             before = entry.meta
-            entry.meta, entry.time = row.meta, row.time
-            if exact_key(before) != exact_key(row.meta):
-                self._port.emit("on_group_process_updated", row.key, row.pid, before, row.meta, reason)
+            entry.group.update(entry, meta, time)
+            if exact_key(before) != exact_key(meta):
+                self._port.emit("on_group_process_updated", group, pid, before, meta, reason)
 
     def _forget(self, group: Term, pid: Pid, meta: Term, reason: Term) -> None:
         entry = self._find(exact_key(group), pid)
@@ -300,11 +313,14 @@ class Groups:
             self._groups[key] = group = Group(key, name)
         entry = Entry(group, pid, meta, time)
         group.add(entry)
-        pids = self._nodes.setdefault(pid.node, {})
+        node = pid.node
+        pids = self._nodes.get(node)
+        if pids is None:
+            pids = self._nodes[node] = {}
         held = pids.get(pid)
         if held is None:
             pids[pid] = entry
-            if pid.node == self._port.node:
+            if node == self._port.node:
                 self._port.watch(pid)
         elif isinstance(held, Entry):
             pids[pid] = {held.group.key: held, key: entry}

@@ -16,7 +16,7 @@ Source: genuine syn 3.3.0 and 3.4.1, observed: what is sent, what is called, and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
@@ -173,18 +173,15 @@ class Registry:
         own = self._nodes.get(self._port.node, {})
         return [(entry.name, entry.pid, entry.meta, entry.time) for entry in own.values()]
 
-    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work | None:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work:
         """See Service."""
-        rows = m.rows(data, node)
-        return self._merge(rows, self._doubtful.pop(node, {}) if asked_again else {}, reason)
-
-    def _merge(self, rows: Iterator[m.Row], doubtful: dict[Any, tuple[Any, Pid]], reason: Term) -> Work:
-        for done, row in enumerate(rows):
+        doubtful = self._doubtful.pop(node, {}) if asked_again else {}
+        for done, (name, pid, meta, time) in enumerate(data):
             if done % SLICE == SLICE - 1:
                 yield None
             if doubtful:
-                doubtful.pop(exact_key(row.key), None)
-            work = self._take(row, reason)
+                doubtful.pop(exact_key(name), None)
+            work = self._take(name, pid, meta, time, reason)
             if work is not None:
                 yield from work
         for key, (name, pid) in doubtful.items():
@@ -194,13 +191,14 @@ class Registry:
 
     def told(self, message: tuple[Any, ...]) -> Work | None:
         """See Service."""
-        match _WORDS.parse_told(message):
-            case m.Put(name, pid, meta, time, reason):
-                if self._port.knows(pid.node):  # else all of it comes with its ack_sync
-                    return self._take(m.Row(name, pid, meta, time), reason)
-            case m.Gone(name, pid, meta, reason):
-                if pid.node != self._port.node:  # of which nobody else can know
-                    self._forget(name, pid, meta, reason)
+        if _WORDS.is_put(message):
+            _, _, name, pid, meta, time, reason = message
+            if self._port.knows(pid.node):  # else all of it comes with its ack_sync
+                return self._take(name, pid, meta, time, reason)
+        else:
+            _, _, name, pid, meta, reason = message
+            if pid.node != self._port.node:  # of which nobody else can know
+                self._forget(name, pid, meta, reason)
         return None
 
     def answered(self, request: Term, reply: Term) -> Work | None:
@@ -212,7 +210,7 @@ class Registry:
                     if not self._port.has_told(pid.node):
                         self._doubtful.setdefault(pid.node, {})[exact_key(name)] = name, pid
                         self._port.ask_again(pid.node)
-                    return self._take(m.Row(name, pid, stored.meta, stored.time), m.NORMAL)
+                    return self._take(name, pid, stored.meta, stored.time, m.NORMAL)
             case m.RemoveRequest(_, name, pid):
                 if m.parse_unregistered(reply):
                     entry = self._entries.get(exact_key(name))
@@ -220,30 +218,30 @@ class Registry:
                         self._forget(name, pid, entry.meta, m.NORMAL)
         return None
 
-    def _take(self, row: m.Row, reason: Term) -> Work | None:
+    def _take(self, name: Term, pid: Pid, meta: Term, time: int, reason: Term) -> Work | None:
         """A process of another node has a name, as its own node says."""
-        key = exact_key(row.key)
+        key = exact_key(name)
         entry = self._entries.get(key)
         if entry is None:
-            self._add(Entry(key, *row))
-            self._port.emit("on_process_registered", row.key, row.pid, row.meta, reason)
-        elif entry.pid == row.pid:
-            self._update(entry, row, reason)
+            self._add(Entry(key, name, pid, meta, time))
+            self._port.emit("on_process_registered", name, pid, meta, reason)
+        elif entry.pid == pid:
+            self._update(entry, meta, time, reason)
         elif entry.pid.node == self._port.node:
-            return self._resolve(entry, Entry(key, *row))
-        elif entry.time < row.time:
-            self._replace(entry, Entry(key, *row), reason)
+            return self._resolve(entry, Entry(key, name, pid, meta, time))
+        elif entry.time < time:
+            self._replace(entry, Entry(key, name, pid, meta, time), reason)
         else:
-            entry.rivals |= {row.pid.node}
+            entry.rivals |= {pid.node}
         return None
 
-    def _update(self, entry: Entry, row: m.Row, reason: Term) -> None:
-        if row.time < entry.time:
+    def _update(self, entry: Entry, meta: Term, time: int, reason: Term) -> None:
+        if time < entry.time:
             return  # 3.4 answers a request at once and tells all others later: it may be overtaken by its answer to us
         before = entry.meta
-        entry.meta, entry.time = row.meta, row.time
-        if exact_key(before) != exact_key(row.meta):
-            self._port.emit("on_registry_process_updated", entry.name, entry.pid, before, row.meta, reason)
+        entry.meta, entry.time = meta, time
+        if exact_key(before) != exact_key(meta):
+            self._port.emit("on_registry_process_updated", entry.name, entry.pid, before, meta, reason)
 
     def _forget(self, name: Term, pid: Pid, meta: Term, reason: Term) -> None:
         entry = self._entries.get(exact_key(name))
@@ -387,8 +385,12 @@ class Registry:
     def _add(self, entry: Entry) -> None:
         pid, key = entry.pid, entry.key
         self._entries[key] = entry
-        self._nodes.setdefault(pid.node, {})[key] = entry
-        if pid.node == self._port.node:
+        node = pid.node
+        entries = self._nodes.get(node)
+        if entries is None:
+            entries = self._nodes[node] = {}
+        entries[key] = entry
+        if node == self._port.node:
             held = self._own.get(pid)
             if held is None:
                 self._own[pid] = entry

@@ -74,18 +74,15 @@ class Service(Protocol):
     def local_data(self) -> list[Any]:
         """``[(name or group, pid, meta, time), ...]``: the entries whose pid is of this node, all of them."""
 
-    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work | None:
+    def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work:
         """Take what an ``ack_sync`` of ``node`` holds.
 
         Args:
             node: Whose processes these are.
-            data: As :meth:`local_data`, and not checked yet.
+            data: As :meth:`local_data`; it has been checked.
             reason: ``{syn_remote_scope_node_up, Scope, Node}``, for the callbacks.
             asked_again: It is the answer to :meth:`Port.ask_again`. What an answer to a request has told of ``node``
                 before it was a member that had told all, and is not in ``data``, has gone while it did not tell us.
-
-        Raises:
-            Malformed: at once, before any change (the check of ``data`` is not part of the work).
         """
 
     def purge(self, node: Atom, reason: Term) -> Work | None:
@@ -301,56 +298,42 @@ class Engine:
         """Take what another member says.
 
         Raises:
-            Malformed: it is of no form that syn knows; nothing was changed.
+            Malformed: it is of no form that syn knows; nothing was changed. The work may raise it too, as long as it
+                has changed nothing.
         """
         said = m.parse(message)
-        if not isinstance(said, m.Discover | m.AckSync):
+        if isinstance(said, tuple):
             return self._service.told(said)
         node = said.pid.node
         if node == self._me.node:
             raise m.Malformed("the scope process that it names is of this node")
         if node in self._unheard:
             return None
-        peer = self.peers.get(node)
-        if peer is not None and peer.pid != said.pid:
-            if isinstance(said, m.AckSync):
-                m.rows(said.data, node)  # raises, before anything is lost over it
-            # It was started anew, and the DOWN of the one before is still to come.
-            self._link.demonitor(peer.ref)
-            return self._meet_anew(said)
         return self._meet(said)
 
-    def _meet_anew(self, said: m.Discover | m.AckSync) -> Work:
-        yield from self._lose(said.pid.node)
-        merging = self._meet(said)
-        if merging is not None:
-            yield from merging
-
-    def _meet(self, said: m.Discover | m.AckSync) -> Work | None:
-        """Make who speaks a member; it is told what is here if it asks, or was not known."""
+    def _meet(self, said: m.Discover | m.AckSync) -> Work:
+        """Make who speaks a member; it is told what is here if it asks, or was not known. Then take what it has."""
         node = said.pid.node
-        if not self._link.can_reach(node):
-            return None  # not to be dialled for this; when it connects, it is spoken to
-        new = node not in self.peers
-        asks = isinstance(said, m.Discover)
-        mine = self._service.local_data() if new or asks else []
-        merging = None
         if isinstance(said, m.AckSync):
-            again = node in self._asked_again
-            merging = self._service.merge(node, said.data, m.node_up(self._scope, node), asked_again=again)
-            merging = self._merged(node, merging)
-        if new or asks:
-            self._link.send(node, m.ack_sync(self._me, mine))
-        if new:
+            yield from m.check(said.data, node)  # before anything is lost over it
+        peer = self.peers.get(node)
+        if peer is not None and peer.pid != said.pid:
+            # It was started anew, and the DOWN of the one before is still to come.
+            self._link.demonitor(peer.ref)
+            yield from self._lose(node)
+            peer = None
+        if not self._link.can_reach(node):
+            return  # not to be dialled for this; when it connects, it is spoken to
+        if peer is None or isinstance(said, m.Discover):
+            self._link.send(node, m.ack_sync(self._me, self._service.local_data()))
+        if peer is None:
             self._forget_asked(node)
             self.peers[node] = Peer(said.pid, self._link.monitor(said.pid))
-        return merging
-
-    def _merged(self, node: Atom, merging: Work | None) -> Work:
-        if merging is not None:
-            yield from merging
-        self.told.add(node)
-        self._asked_again.discard(node)
+        if isinstance(said, m.AckSync):
+            again = node in self._asked_again
+            yield from self._service.merge(node, said.data, m.node_up(self._scope, node), asked_again=again)
+            self.told.add(node)
+            self._asked_again.discard(node)
 
     def _lose(self, node: Atom) -> Work:
         """It is a member as long as there is anything of it."""

@@ -69,6 +69,9 @@ class _Resume:
     """Work that was under way goes on."""
 
     work: Work
+    message: Any
+    """What it is over, and who sent that."""
+    sender: Pid | Atom | None
     value: Any = None
     error: Exception | None = None
 
@@ -292,7 +295,7 @@ class ScopeServer(InlineServer):
             self.complaints.add(str(problem), sender, message)
             return
         if work is not None:
-            self._go_on(_Resume(work))
+            self._go_on(_Resume(work, message, sender))
 
     def _go_on(self, resume: _Resume) -> None:
         """Do one slice of work."""
@@ -302,16 +305,16 @@ class ScopeServer(InlineServer):
         except StopIteration:
             return
         except m.Malformed as problem:
-            self.complaints.add(str(problem), None, None)
+            self.complaints.add(str(problem), resume.sender, resume.message)
             return
         self._work = work
+        resume.value = resume.error = None
         if stop is None:
-            self.process.send_after(0.0, self.process.pid, _Resume(work))
+            self.process.send_after(0.0, self.process.pid, resume)
         else:
-            self.node.start_task(self._wait_for, self.process.pid, work, stop)
+            self.node.start_task(self._wait_for, self.process.pid, resume, stop)
 
-    async def _wait_for(self, me: Pid, work: Work, awaited: Awaitable[Any]) -> None:
-        resume = _Resume(work)
+    async def _wait_for(self, me: Pid, resume: _Resume, awaited: Awaitable[Any]) -> None:
         with trio.CancelScope() as self._awaiting:
             try:
                 resume.value = await awaited
@@ -322,6 +325,8 @@ class ScopeServer(InlineServer):
 
     def _step(self, message: Any, sender: Pid | Atom | None) -> Work | None:
         """Take one message. Raises Malformed."""
+        if type(message) is tuple and message and message[0] == m.TAG:
+            return self._engine.handle(message)  # most are, and are not to be compared with all that others may be
         match message:
             case _Note():
                 return self._note(message)
