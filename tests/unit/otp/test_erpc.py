@@ -17,6 +17,8 @@ from erlang_interop import (
     Exit,
     Node,
     NodeDownError,
+    Pid,
+    Process,
     RemoteError,
     RemoteException,
     RemoteExit,
@@ -136,6 +138,22 @@ async def test_send_request(pair: tuple[Node, Node]) -> None:
         await given_up.receive_response()
 
 
+async def test_what_the_function_sends_its_caller_is_no_result(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+
+    async def send_strange_things(process: Process) -> int:
+        _, caller = process.watchers.items()[0]
+        assert isinstance(caller, Pid)
+        ref = process.make_ref()
+        messages: list[Any] = [1, (), (1, 2, 3, 4), (Atom("DOWN"), ref, Atom("process"), process.pid, Atom("normal"))]
+        for message in messages:
+            process.send(caller, message)
+        return 7
+
+    two.expose("here", {"strange": send_strange_things}, with_process=True)
+    assert await one.erpc_call(two.name, "here", "strange", []) == 7
+
+
 async def test_multicall(pair: tuple[Node, Node]) -> None:
     one, two = pair
     nodes: list[Atom | str] = [two.name, "nobody@127.0.0.1", one.name]
@@ -164,7 +182,7 @@ async def test_casts(pair: tuple[Node, Node]) -> None:
     one.erpc_cast(two.name, "here", "done", [1])
     one.erpc_cast(two.name, "here", "nothing", [])
     one.erpc_multicast([two.name, "nobody@127.0.0.1"], "here", "done", [2])
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         await both.wait()
     assert sorted(done) == [1, 2]
 

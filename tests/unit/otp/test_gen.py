@@ -38,7 +38,7 @@ async def arrived(*nodes: Node) -> None:
         for receiver in nodes:
             async with receiver.open_process() as process:
                 sender.send(process.pid, "behind all that was under way")
-                await process.receive(timeout=10)
+                await process.receive(timeout=30)
 
 
 async def assert_nothing_left(*nodes: Node) -> None:
@@ -111,6 +111,7 @@ class TestFailures:
     async def test_a_late_answer_is_dropped(self, two_nodes: tuple[Node, Node], as_process: bool) -> None:
         one, two = two_nodes
         calc = await Calculator.start(two, name="calc")
+        await one.connect(two.name)
         async with one.open_process() as process:
             caller = process if as_process else one
             with pytest.raises(CallTimeout, match=r"calc on two@127\.0\.0\.1 did not answer within 0\.01 s") as error:
@@ -270,7 +271,7 @@ async def test_a_request_from_an_inline_server(two_nodes: tuple[Node, Node]) -> 
                 done.set()
 
     one.start_inline(Asker())
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await done.wait()
     assert outcomes == [("nobody", NOPROC), 23]
 

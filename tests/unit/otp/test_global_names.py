@@ -116,7 +116,7 @@ async def test_what_is_answered_there(cluster: Cluster) -> None:
     async with cluster.node.open_process() as process:
         cluster.b.answer = process.pid
         assert await names.whereis("name") == await names.send("name", 1) == process.pid
-        assert await process.receive(timeout=20) == 1
+        assert await process.receive(timeout=30) == 1
     cluster.b.answer = [NAME, 1]
     assert await names.registered_names() == [NAME, 1]
     cluster.b.answer = Atom("ok")

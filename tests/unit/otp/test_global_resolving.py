@@ -86,7 +86,7 @@ async def test_globals_own_end_one(meeting: Meeting) -> None:
     assert await meeting.resolve(method) == meeting.here
     async with meeting.two.open_process() as watching:
         ref = watching.monitor(meeting.there)
-        assert await watching.receive(timeout=20) == (
+        assert await watching.receive(timeout=30) == (
             Atom("DOWN"),
             ref,
             Atom("process"),
@@ -102,11 +102,11 @@ async def test_globals_own_tell_one_or_both(meeting: Meeting) -> None:
     async with meeting.one.open_process() as here, meeting.two.open_process() as there:
         notify = meeting.resolving.method_of("random_notify_name", here=True)
         assert await meeting.resolve(notify, there.pid, here.pid) == here.pid
-        assert await there.receive(timeout=20) == (conflict, NAME)
+        assert await there.receive(timeout=30) == (conflict, NAME)
         both = meeting.resolving.method_of("notify_all_name", here=True)
         assert await meeting.resolve(both, there.pid, here.pid) == Atom("none")
-        assert await there.receive(timeout=20) == (conflict, NAME, here.pid)
-        assert await here.receive(timeout=20) == (conflict, NAME, there.pid)
+        assert await there.receive(timeout=30) == (conflict, NAME, here.pid)
+        assert await here.receive(timeout=30) == (conflict, NAME, there.pid)
 
 
 async def test_what_is_no_method(meeting: Meeting) -> None:

@@ -141,7 +141,7 @@ async def start_shell(terminal: Process, node: Atom) -> tuple[Pid, Any]:
     terminal.group_leader = terminal.pid
     arguments = [Atom("call"), Atom("shell"), Atom("start"), []]
     ref = terminal.spawn_request(node, "erpc", "execute_call", arguments, reply="no", monitor=True)
-    first, second = [await terminal.receive(timeout=20) for _ in range(2)]
+    first, second = [await terminal.receive(timeout=30) for _ in range(2)]
     down, request = (first, second) if first[1] == ref else (second, first)
     assert down[4][:2] == (Atom("call"), Atom("return"))
     return down[4][2], request
@@ -158,7 +158,7 @@ async def test_a_terminal_is_told_that_there_is_no_shell(two_nodes: tuple[Node, 
         terminal.send(shell, (Atom("something"), Atom("else")))
         terminal.send(shell, Atom("else"))
         terminal.send(shell, (Atom("io_reply"), reply_as, Atom("ok")))
-        assert await terminal.receive(timeout=20) == (Atom("DOWN"), gone, Atom("process"), shell, Atom("normal"))
+        assert await terminal.receive(timeout=30) == (Atom("DOWN"), gone, Atom("process"), shell, Atom("normal"))
 
 
 async def test_what_is_no_shell_ends_with_its_terminal(two_nodes: tuple[Node, Node]) -> None:

@@ -270,7 +270,7 @@ async def test_what_is_spawned_elsewhere_prints_here() -> None:
         two.expose("py", {"printer": printer}, with_process=True)
         async with one.open_process() as me:
             _, ref = await me.spawn_remote(two.name, "py", "printer", [b"hello"], monitor=True)
-            down: Any = await me.receive(lambda message: message[1] == ref, timeout=5)
+            down: Any = await me.receive(lambda message: message[1] == ref, timeout=30)
             assert down[4] == Atom("normal")
         assert leaders == [one.whereis("user")]
     assert ones == ["hello"]
@@ -282,7 +282,7 @@ async def test_what_is_spawned_elsewhere_prints_here() -> None:
 async def ask_at_length(process: Process, request: Any) -> Any:
     reply_as = process.make_ref()
     process.send("user", (Atom("io_request"), process.pid, reply_as, request))
-    answer: Any = await process.receive(lambda message: message[1] == reply_as, timeout=20)
+    answer: Any = await process.receive(lambda message: message[1] == reply_as, timeout=30)
     return answer[2]
 
 
@@ -293,7 +293,7 @@ async def test_standard_output(capsys: pytest.CaptureFixture[str], one_node: Nod
         for number in range(20):
             me.send("user", (Atom("io_request"), me.pid, number, (PUT_CHARS, UNICODE, b"%d " % number)))
         me.send("user", (Atom("io_request"), me.pid, 20, Atom("getopts")))
-        answers: list[Any] = [await me.receive(timeout=20) for _ in range(21)]
+        answers: list[Any] = [await me.receive(timeout=30) for _ in range(21)]
         assert [answer[1] for answer in answers] == list(range(21))
         assert type(answers[20][2]) is list
         assert capsys.readouterr().out == "".join(f"{number} " for number in range(20))
@@ -329,20 +329,20 @@ async def test_a_reader_that_stands_still_holds_up_those_who_print_alone(
             size = 1 << 20  # more than a pipe holds
             me.send("user", (Atom("io_request"), me.pid, 1, (PUT_CHARS, UNICODE, b"x" * size)))
             await two.connect(one.name)
-            assert await two.ping(one.name, timeout=10), "the node goes on"
+            assert await two.ping(one.name, timeout=30), "the node goes on"
             with pytest.raises(trio.WouldBlock):
                 me.receive_nowait()
             left = size
             while left:
                 left -= len(await trio.to_thread.run_sync(reader.read1, left))
-            assert await me.receive(timeout=20) == (Atom("io_reply"), 1, OK)
+            assert await me.receive(timeout=30) == (Atom("io_reply"), 1, OK)
 
 
 async def test_a_node_ends_though_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     stdout = os.fdopen(writing, "w", encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stdout)
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_cluster("one@test") as (node,), node.open_process() as me:
             me.send("user", (Atom("io_request"), me.pid, 1, (PUT_CHARS, UNICODE, b"x" * (1 << 20))))
             await settled()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CALL, BLOCK_CALL, REX, USER, PY, ADD = map(Atom, ("call", "block_call", "rex", "user", "py", "add"))
 BADRPC, EXIT = Atom("badrpc"), Atom("EXIT")
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 @pytest.fixture

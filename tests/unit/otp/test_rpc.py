@@ -132,5 +132,5 @@ async def test_cast(pair: tuple[Node, Node]) -> None:
     done = trio.Event()
     two.expose("here", {"done": done.set})
     one.rpc_cast(two.name, "here", "done", [])
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         await done.wait()

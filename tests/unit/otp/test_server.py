@@ -58,7 +58,7 @@ async def down(process: Process, pid: Pid) -> Term:
     """The exit reason of a process."""
     ref = process.monitor(pid)
     message = await process.receive(
-        lambda message: type(message) is tuple and message[:4] == (DOWN, ref, PROCESS, pid), timeout=10
+        lambda message: type(message) is tuple and message[:4] == (DOWN, ref, PROCESS, pid), timeout=30
     )
     return message[4]
 
@@ -91,7 +91,7 @@ async def test_a_caller_with_a_plain_tag_is_answered_to_its_pid(one_node: Node) 
     async with one_node.open_process() as process:
         tag = (one_node.make_ref(), one_node.name)
         process.send("calc", (Atom("$gen_call"), (process.pid, tag), (Atom("add"), 3, 4)))
-        assert await process.receive(timeout=10) == (tag, 7)
+        assert await process.receive(timeout=30) == (tag, 7)
 
 
 async def test_casts_and_other_messages(one_node: Node) -> None:
@@ -143,7 +143,7 @@ async def test_stop_with_a_reply(one_node: Node) -> None:
     async with one_node.open_process() as process:
         ref = process.monitor(pid)
         assert await one_node.call(pid, (Atom("stop"), "done")) == Atom("stopping")
-        assert await process.receive(timeout=10) == (DOWN, ref, PROCESS, pid, "done")
+        assert await process.receive(timeout=30) == (DOWN, ref, PROCESS, pid, "done")
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ async def test_terminate_is_told_the_reason(one_node: Node, message: Term, reaso
         pid = await Recorder.start(one_node, owner.pid)
         ref = owner.monitor(pid)
         one_node.cast(pid, message)
-        assert await owner.receive(timeout=10) == ("terminated", reason)
-        assert await owner.receive(timeout=10) == (DOWN, ref, PROCESS, pid, reason)
+        assert await owner.receive(timeout=30) == ("terminated", reason)
+        assert await owner.receive(timeout=30) == (DOWN, ref, PROCESS, pid, reason)
 
 
 async def test_terminate_is_told_the_reason_from_inside_a_nursery(one_node: Node) -> None:
@@ -198,7 +198,7 @@ async def test_terminate_is_told_the_reason_from_inside_a_nursery(one_node: Node
         with pytest.raises(CalleeExited) as error:
             await one_node.call(pid, "crash in a nursery")
         assert error.value.reason == "from the nursery"
-        assert await owner.receive(timeout=10) == ("terminated", "from the nursery")
+        assert await owner.receive(timeout=30) == ("terminated", "from the nursery")
 
 
 async def test_the_reason_is_that_of_terminate_when_it_crashes(one_node: Node) -> None:
@@ -224,7 +224,7 @@ async def test_an_exit_signal_ends_it_without_terminate(one_node: Node) -> None:
         pid = await Recorder.start(one_node, owner.pid)
         ref = owner.monitor(pid)
         one_node.exit(pid, "enough")
-        assert await owner.receive(timeout=10) == (DOWN, ref, PROCESS, pid, "enough")
+        assert await owner.receive(timeout=30) == (DOWN, ref, PROCESS, pid, "enough")
         await trio.testing.wait_all_tasks_blocked()
         assert len(owner.mailbox) == 0
 
@@ -235,8 +235,8 @@ async def test_a_server_that_traps_exits_ends_with_its_parent(one_node: Node) ->
         pid = await Recorder.start(one_node, owner.pid, True, link_to=parent)
         ref = owner.monitor(pid)
         one_node.exit(parent, "leave")
-        assert await owner.receive(timeout=10) == ("terminated", "leave")
-        assert await owner.receive(timeout=10) == (DOWN, ref, PROCESS, pid, "leave")
+        assert await owner.receive(timeout=30) == ("terminated", "leave")
+        assert await owner.receive(timeout=30) == (DOWN, ref, PROCESS, pid, "leave")
 
 
 async def test_a_server_that_traps_exits_ends_when_its_parent_says_so(one_node: Node) -> None:
@@ -245,8 +245,8 @@ async def test_a_server_that_traps_exits_ends_when_its_parent_says_so(one_node: 
         pid = await Recorder.start(one_node, owner.pid, True, link_to=owner.pid)
         one_node.exit(pid, "nobody's business")  # goes to handle_info
         owner.exit(pid, "leave")
-        assert await owner.receive(timeout=10) == ("terminated", "leave")
-        assert await owner.receive(timeout=10) == (EXIT, pid, "leave")
+        assert await owner.receive(timeout=30) == ("terminated", "leave")
+        assert await owner.receive(timeout=30) == (EXIT, pid, "leave")
 
 
 async def sleeping(process: Process) -> None:
@@ -263,7 +263,7 @@ async def test_start_raises_what_init_raised(one_node: Node) -> None:
             with pytest.raises(type(failure)) as error:
                 await Recorder.start(one_node, owner.pid, False, failure, name="r", link_to=owner.pid)
             assert error.value is failure
-            assert (await owner.receive(timeout=10))[2] == reason
+            assert (await owner.receive(timeout=30))[2] == reason
             assert one_node.whereis("r") is None
         await Recorder.start(one_node, owner.pid, name="r")
         with pytest.raises(NameAlreadyRegistered):
@@ -338,4 +338,4 @@ async def test_async_callbacks(two_nodes: tuple[Node, Node]) -> None:
     async with two.open_process() as process:
         ref = process.monitor(asking)
         two.send(asking, Atom("bye"))
-        assert await process.receive(timeout=10) == (DOWN, ref, PROCESS, asking, Atom("bye"))
+        assert await process.receive(timeout=30) == (DOWN, ref, PROCESS, asking, Atom("bye"))

@@ -1,4 +1,6 @@
+import socket
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
 import trio
@@ -15,6 +17,22 @@ async def node() -> AsyncIterator[Node]:
     node = Node("one@127.0.0.1", "secret", epmd_address=EpmdAddress(port=free_port()), embedded_epmd=True)
     async with node.running():
         yield node
+
+
+@pytest.fixture
+async def no_dns() -> AsyncIterator[None]:
+    """No host name leads anywhere, and that is known at once, whatever DNS there is on this machine."""
+
+    class Nowhere(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *_args: object, **_options: object) -> NoReturn:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        async def getnameinfo(self, *_args: object) -> NoReturn:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    before = trio.socket.set_custom_hostname_resolver(Nowhere())
+    yield
+    trio.socket.set_custom_hostname_resolver(before)
 
 
 @pytest.fixture

@@ -152,6 +152,7 @@ async def test_the_list_of_allowed_nodes_holds_both_ways(epmd: EpmdAddress, capl
         node.allow([GREATER])
         assert node.is_connected(SMALLER), "what is up stays up"
         await node.disconnect(SMALLER)
+        await until(lambda: smaller.connections == [])
         with pytest.raises(ConnectRefused, match="is not in the list of nodes that this node allows") as caught:
             await node.connect(SMALLER)
         assert isinstance(caught.value.__cause__, NotAllowed)

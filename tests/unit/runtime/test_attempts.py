@@ -79,6 +79,7 @@ async def test_a_caller_that_falls_silent(
     epmd: EpmdAddress,
     dial: Dial,
     caplog: pytest.LogCaptureFixture,
+    mock_clock: trio.testing.MockClock,
     begin: Callable[[Raw], Awaitable[None]],
     known: str,
     owed: str,
@@ -86,6 +87,9 @@ async def test_a_caller_that_falls_silent(
     async with running(epmd, connect_timeout=0.2) as node:
         raw = await dial(await port_of(epmd, node))
         await begin(raw)
+        attempts = node._distribution._handshakes._accepting._attempts
+        await until(lambda: any(owed in attempt.owes() for attempt in attempts))
+        mock_clock.jump(1)
         await raw.ended()
         await until(lambda: node.connections == [])
         line = f"handshake with {raw.address} failed: {known}it did not finish the handshake within 0.2 s: "
@@ -93,26 +97,32 @@ async def test_a_caller_that_falls_silent(
 
 
 async def test_a_caller_that_falls_silent_after_alive(
-    epmd: EpmdAddress, dial: Dial, caplog: pytest.LogCaptureFixture
+    epmd: EpmdAddress, dial: Dial, caplog: pytest.LogCaptureFixture, mock_clock: trio.testing.MockClock
 ) -> None:
     async with running(epmd, connect_timeout=0.2) as node, connected(epmd, node, dial):
         raw = await dial(await port_of(epmd, node))
-        await raw.introduce(SMALLER.name)
+        assert await raw.introduce(SMALLER.name) == "alive"
+        mock_clock.jump(1)
         await raw.ended()
         assert f"handshake with {raw.address} failed: {SMALLER.name}: it did not finish" in caplog.text
         assert "it still owes whether it means this connection, as another one is up (RECV_ALIVE_ANSWER)" in caplog.text
 
 
 @pytest.mark.parametrize("state", ["RECV_STATUS", "RECV_CHALLENGE", "RECV_ACK"])
-async def test_a_node_that_is_called_and_falls_silent(epmd: EpmdAddress, nursery: trio.Nursery, state: str) -> None:
+async def test_a_node_that_is_called_and_falls_silent(
+    epmd: EpmdAddress, nursery: trio.Nursery, mock_clock: trio.testing.MockClock, state: str
+) -> None:
     async with running(epmd, connect_timeout=0.3) as node, listening(epmd, GREATER.name) as there:
         calls = Calls(node, nursery)
         calls.add(GREATER)
         raw = await there.accept_name()
         if state != "RECV_STATUS":
             await raw.send(b"sok")
+            await until(lambda: node.handshakes == {("received", "ok"): 1})
         if state == "RECV_ACK":
             await raw.send(challenge_message(GREATER.name))
+            assert (await raw.receive() or b"")[:1] == b"r"
+        mock_clock.jump(1)
         (outcome,) = await calls.take()
         assert isinstance(outcome, ConnectTimeout)
         assert str(outcome).startswith(

@@ -10,7 +10,8 @@ import trio.testing
 from erlang_interop.errors import ConnectTimeout, EpmdError, EpmdUnavailable, HostNotFound, NameTaken, NoSuchNode
 from erlang_interop.runtime import EpmdAddress, EpmdServer
 from erlang_interop.runtime import epmd as client
-from erlang_interop.runtime.transport import Stream, listen, open_stream
+from erlang_interop.runtime.transport import Stream, listen
+from erlang_interop.testing.memory import Wire
 from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.epmd import EPMD_PORT, Alive2Reply, NodeEntry, encode_alive2_reply
 
@@ -28,7 +29,7 @@ async def test_a_name_is_held_as_long_as_its_stream(address: EpmdAddress) -> Non
     with pytest.raises(NameTaken, match="refuses the name 'one'"):
         await client.register(address, "one", 4712, visible=False)
     registration.stream.close()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while await client.names(address):
             await trio.lowlevel.checkpoint()
     with pytest.raises(NoSuchNode, match="knows no node 'one'"):
@@ -83,53 +84,46 @@ async def test_a_node_is_registered_again_when_epmd_comes_back(
 ) -> None:
     monkeypatch.setattr(client, "FIRST_RETRY", 0.01)
     address = EpmdAddress(port=free_port())
-
-    async def serve(until: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as inner:
-            await inner.start(EpmdServer().serve, "127.0.0.1", address.port)
-            task_status.started()
-            await until.wait()
-            inner.cancel_scope.cancel()
-
-    first, second = trio.Event(), trio.Event()
-    await nursery.start(serve, first)
-    registration = await client.register(address, "one", 4711, visible=False)
-    nursery.start_soon(
-        client.stay_registered, registration, lambda: client.register(address, "one", 4711, visible=False)
-    )
-    first.set()
-    await registered_at(address, [], gone_is_fine=True)
-    await nursery.start(serve, second)
-    await registered_at(address, [NodeEntry("one", 4711)])
+    async with trio.open_nursery() as serving:
+        await serving.start(EpmdServer().serve, "127.0.0.1", address.port)
+        registration = await client.register(address, "one", 4711, visible=False)
+        nursery.start_soon(
+            client.stay_registered, registration, lambda: client.register(address, "one", 4711, visible=False)
+        )
+        serving.cancel_scope.cancel()
+    await nursery.start(EpmdServer().serve, "127.0.0.1", address.port)
+    with trio.fail_after(30):
+        while await client.names(address) != [NodeEntry("one", 4711)]:
+            await trio.lowlevel.checkpoint()
     nursery.cancel_scope.cancel()
 
 
-async def registered_at(address: EpmdAddress, expected: list[NodeEntry], *, gone_is_fine: bool = False) -> None:
-    with trio.fail_after(10):
-        while True:
-            try:
-                if await client.names(address) == expected:
-                    return
-            except EpmdUnavailable:
-                if gone_is_fine:
-                    return
-            await trio.lowlevel.checkpoint()
+async def test_an_epmd_that_takes_the_connection_and_never_answers(mock_clock: trio.testing.MockClock) -> None:
+    async def let_time_pass(stream: Stream) -> None:
+        try:
+            await stream.receive_some()
+            mock_clock.jump(11)
+            await trio.sleep_forever()
+        finally:
+            stream.close()
 
-
-async def test_an_epmd_that_takes_the_connection_and_never_answers(autojump_clock: trio.testing.MockClock) -> None:
-    listener = await listen("127.0.0.1")  # the kernel takes the connections; nobody accepts them
+    listener = await listen("127.0.0.1")
     stuck = EpmdAddress(port=listener.port)
-    with pytest.raises(EpmdUnavailable, match=rf"EPMD on {stuck} did not answer within 10 s: is it suspended"):
-        await client.register(stuck, "one", 1, visible=False)
-    with pytest.raises(
-        ConnectTimeout, match=rf"cannot look one@127\.0\.0\.1 up: EPMD on {stuck} did not answer within 3"
-    ):
-        await client.look_up("127.0.0.1", stuck.port, "one", patience=3)
-    with pytest.raises(EpmdUnavailable, match="did not answer"):
-        await client.names(stuck)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.serve, let_time_pass, nursery)
+        with pytest.raises(EpmdUnavailable, match=rf"EPMD on {stuck} did not answer within 10 s: is it suspended"):
+            await client.register(stuck, "one", 1, visible=False)
+        with pytest.raises(
+            ConnectTimeout, match=rf"cannot look one@127\.0\.0\.1 up: EPMD on {stuck} did not answer within 3"
+        ):
+            await client.look_up("127.0.0.1", stuck.port, "one", patience=3)
+        with pytest.raises(EpmdUnavailable, match="did not answer"):
+            await client.names(stuck)
+        nursery.cancel_scope.cancel()
     listener.close()
 
 
+@pytest.mark.usefixtures("no_dns")
 async def test_a_host_that_nobody_knows_is_not_an_epmd_that_is_missing() -> None:
     with pytest.raises(HostNotFound):
         await client.look_up("no-such-host.invalid", 1, "one")
@@ -147,16 +141,8 @@ async def test_what_is_logged_when_epmd_goes_and_comes_back(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line for each change, however many attempts there are between; they become rarer, and never stop."""
-    ends = [trio.Event(), trio.Event()]
-    still_open = iter(ends)
-
-    async def hold(stream: Stream) -> None:
-        try:
-            await next(still_open).wait()
-        finally:
-            stream.close()
-
-    listener = await listen("127.0.0.1")
+    wires = [Wire("one", "EPMD") for _ in range(2)]
+    streams = [wire.end_of("one") for wire in wires]
     answers: list[EpmdError | None] = [
         *(EpmdUnavailable("nobody") for _ in range(20)),
         *(NameTaken("somebody else has it") for _ in range(20)),
@@ -171,19 +157,16 @@ async def test_what_is_logged_when_epmd_goes_and_comes_back(
         answer = answers.pop(0)
         if answer is not None:
             raise answer
-        return client.Registration(1, await open_stream("127.0.0.1", listener.port))
+        return client.Registration(1, streams[1])
 
     with caplog.at_level(logging.INFO, "erlang_interop.epmd"):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.serve, hold, nursery)
-            first = client.Registration(1, await open_stream("127.0.0.1", listener.port))
-            nursery.start_soon(client.stay_registered, first, again)
+            nursery.start_soon(client.stay_registered, client.Registration(1, streams[0]), again)
             await trio.sleep(100)
             assert times == [], "nothing is asked while the connection stands"
-            ends[0].set()
+            wires[0].cut()
             await trio.sleep(1000)
             nursery.cancel_scope.cancel()
-    listener.close()
     assert not answers
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 4, lines
@@ -208,7 +191,7 @@ async def test_a_name_is_free_as_soon_as_its_node_has_left(address: EpmdAddress)
             nursery.cancel_scope.cancel()
 
 
-async def test_leaving_does_not_wait_for_an_epmd_that_is_stuck(autojump_clock: trio.testing.MockClock) -> None:
+async def test_leaving_does_not_wait_for_an_epmd_that_is_stuck(mock_clock: trio.testing.MockClock) -> None:
     async def say_nothing_more(stream: Stream) -> None:
         try:
             await stream.receive_some()
@@ -222,6 +205,7 @@ async def test_leaving_does_not_wait_for_an_epmd_that_is_stuck(autojump_clock: t
         nursery.start_soon(listener.serve, say_nothing_more, nursery)
         address = EpmdAddress(port=listener.port)
         registration = await client.register(address, "one", 1, visible=False)
+        mock_clock.autojump_threshold = 0  # all that comes on the socket has come
         with trio.move_on_after(0):
             await client.stay_registered(registration, lambda: client.register(address, "one", 1, visible=False))
         assert registration.stream.closed

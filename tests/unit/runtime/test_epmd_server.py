@@ -18,6 +18,7 @@ from erlang_interop.runtime import EpmdAddress, EpmdServer
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.epmd_server import epmd_hosts
 from erlang_interop.runtime.transport import Stream, open_stream
+from erlang_interop.testing.ports import free_port
 from erlang_interop.wire.epmd import (
     Alive2Reply,
     Alive2Request,
@@ -50,7 +51,7 @@ async def ask(port: int, request: Request) -> Reply:
     reader = ReplyReader(request)
     await stream.send_all(encode_request(request))
     try:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while data := await stream.receive_some():
                 reply = reader.receive_data(data)
                 if reply is not None:
@@ -63,7 +64,7 @@ async def ask(port: int, request: Request) -> Reply:
 async def until_ended(stream: Stream) -> bytes:
     """What comes until the server closes the connection, in whichever way."""
     received = b""
-    with trio.fail_after(5), contextlib.suppress(ConnectionResetError):
+    with trio.fail_after(30), contextlib.suppress(ConnectionResetError):
         while data := await stream.receive_some():
             received += data
     return received
@@ -116,7 +117,7 @@ async def test_kill_ends_it(nursery: trio.Nursery, caplog: pytest.LogCaptureFixt
     port: int = await nursery.start(serve)
     async with registered(port, "one"):
         assert await ask(port, KillRequest()) == TextReply(0, "NO")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while await ask(port, KillRequest()) != TextReply(0, "OK"):
             await trio.lowlevel.checkpoint()
         await ended.wait()
@@ -188,23 +189,22 @@ async def test_a_node_that_says_more_is_forgotten(port: int, caplog: pytest.LogC
 
 
 async def test_who_never_finishes_is_closed(
-    port: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    port: int, mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Slow loris: one byte now and then, for ever."""
     async with registered(port, "one") as held:
         slow, mute = await open_stream("127.0.0.1", port), await open_stream("127.0.0.1", port)
         await slow.send_all(b"\0\x64z")
-        start = trio.current_time()
+        names = await ask(port, NamesRequest())  # the server has accepted those before it
         with contextlib.suppress(OSError):
-            for _ in range(7):
-                await trio.sleep(10)
+            for _ in range(6):
+                mock_clock.jump(10)
                 await slow.send_all(b"o")
         assert await until_ended(mute) == b""
         assert await until_ended(slow) == b""
-        assert trio.current_time() - start < 90
-        with trio.move_on_after(500) as scope:
-            await held.receive_some()
-        assert scope.cancelled_caught, "who has registered may be silent for ever"
+        mock_clock.jump(500)
+        assert await ask(port, NamesRequest()) == names, "who has registered may be silent for ever"
+        assert held.receive_nowait(memoryview(bytearray(1))) is None
         slow.close()
         mute.close()
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -228,7 +228,7 @@ async def test_a_thousand_connections_at_once(port: int, caplog: pytest.LogCaptu
     async with registered(port, "one"):
         mute = [await open_stream("127.0.0.1", port) for _ in range(1000)]
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 assert await ask(port, NamesRequest()) == TextReply(port, "name one at port 4711\n")
                 async with registered(port, "two"), trio.open_nursery() as nursery:
                     for _ in range(200):
@@ -275,7 +275,8 @@ def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_it_listens_where_it_is_told_and_nowhere_else(nursery: trio.Nursery) -> None:
     server = EpmdServer()
-    port: int = await nursery.start(server.serve, ["127.0.0.1", "::1", "127.0.0.2"])
+    port = free_port()
+    await nursery.start(server.serve, ["127.0.0.1", "::1", "127.0.0.2"], port)
     assert {"127.0.0.1", "127.0.0.2"} <= {address.rpartition(":")[0] for address in server.addresses}
     for host in ("127.0.0.1", "127.0.0.2"):
         assert await client.names(EpmdAddress(host, port)) == []
@@ -284,7 +285,8 @@ async def test_it_listens_where_it_is_told_and_nowhere_else(nursery: trio.Nurser
 
 
 async def test_a_port_that_is_taken(nursery: trio.Nursery) -> None:
-    port: int = await nursery.start(EpmdServer().serve, "127.0.0.2")
+    port = free_port()
+    await nursery.start(EpmdServer().serve, "127.0.0.2", port)
     with pytest.raises(AddressInUse):
         await EpmdServer().serve(["127.0.0.1", "127.0.0.2"], port)
     assert await nursery.start(EpmdServer().serve, "127.0.0.1", port) == port, "nothing of the first attempt is left"

@@ -40,7 +40,7 @@ async def two_nodes(**options: Any) -> AsyncIterator[tuple[Node, Node]]:
 
 async def take(process: Process, count: int) -> list[Any]:
     """The next messages, and there are no more of them."""
-    messages = [await process.receive(timeout=10) for _ in range(count)]
+    messages = [await process.receive(timeout=30) for _ in range(count)]
     with pytest.raises(trio.WouldBlock):
         process.receive_nowait()
     return messages
@@ -94,7 +94,7 @@ async def test_events_tell_the_number_of_their_connection() -> None:
             await a.connect(B)
             (row,) = a.connections
             await a.disconnect(B)
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 up, down = await anext(events), await anext(events)
             assert up.connection_id == down.connection_id == row.connection_id
             numbers.append(row.connection_id)
@@ -296,7 +296,7 @@ async def test_a_node_that_is_not_there_is_down() -> None:
         me.monitor_node(NOBODY)
         me.monitor_node(NOBODY)
         me.monitor_node(Atom("no_node_name"))
-        messages = [await me.receive(timeout=10) for _ in range(3)]
+        messages = [await me.receive(timeout=30) for _ in range(3)]
         assert messages.count((NODEDOWN, NOBODY)) == 2
         assert messages.count((NODEDOWN, Atom("no_node_name"))) == 1
         assert left(a) == {}

@@ -18,7 +18,7 @@ from erlang_interop.errors import (
     NotAllowed,
 )
 from erlang_interop.flags import DFlag
-from erlang_interop.runtime import EpmdAddress, NodeDown, NodeUp
+from erlang_interop.runtime import EpmdAddress, NodeDown, NodeEvent, NodeUp
 from erlang_interop.runtime import distribution as distribution_module
 from erlang_interop.terms import Atom
 from tests.handshaking import (
@@ -173,12 +173,16 @@ async def test_nok_is_followed_by_the_call_of_the_other(epmd: EpmdAddress, dial:
         assert node.handshakes == {("received", "nok"): 1, ("sent", "ok_simultaneous"): 1}
 
 
-async def test_nok_and_then_no_call(epmd: EpmdAddress, nursery: trio.Nursery) -> None:
+async def test_nok_and_then_no_call(
+    epmd: EpmdAddress, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
     async with running(epmd, connect_timeout=0.3) as node, listening(epmd, GREATER.name) as there:
         calls = Calls(node, nursery)
         calls.add(GREATER)
         ours = await there.accept_name()
         await ours.send(b"snok")
+        await ours.ended()
+        mock_clock.jump(1)
         (outcome,) = await calls.take()
         assert isinstance(outcome, ConnectTimeout)
         assert "it calls this node itself, and that call did not come through" in str(outcome)
@@ -250,7 +254,7 @@ async def test_the_old_connection_gives_way_when_the_cookie_is_shown(epmd: EpmdA
         assert await fourth.shake_hands(SMALLER.name, COOKIE) == "alive"
         await old.ended()
         wait_pending = Atom("wait_pending")
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             seen = [await anext(events), await anext(events)]
         assert seen == [NodeDown(SMALLER, "hidden", wait_pending), NodeUp(SMALLER, "hidden")]
         (after,) = node.connections
@@ -259,8 +263,12 @@ async def test_the_old_connection_gives_way_when_the_cookie_is_shown(epmd: EpmdA
 
 
 @pytest.mark.parametrize("what", ["false", "wrong cookie", "nonsense", "end", "silence"])
-async def test_a_call_that_is_taken_back_leaves_the_connection_alone(epmd: EpmdAddress, dial: Dial, what: str) -> None:
-    async with running(epmd, connect_timeout=0.3) as node, connected(epmd, node, dial), node.monitor_nodes() as events:
+async def test_a_call_that_is_taken_back_leaves_the_connection_alone(
+    epmd: EpmdAddress, dial: Dial, mock_clock: trio.testing.MockClock, what: str
+) -> None:
+    async with running(epmd, connect_timeout=0.3) as node, connected(epmd, node, dial):
+        events: list[NodeEvent] = []
+        node.watch_nodes(events.append)
         new = await dial(await port_of(epmd, node))
         assert await new.introduce(SMALLER.name) == "alive"
         if what == "wrong cookie":
@@ -268,13 +276,14 @@ async def test_a_call_that_is_taken_back_leaves_the_connection_alone(epmd: EpmdA
             assert not await new.finish("wrong")
         elif what == "end":
             await new.close()
-        elif what != "silence":
+        elif what == "silence":
+            mock_clock.jump(1)
+        else:
             await new.send(b"s" + what.encode())
         await until(lambda: states(node) == [(SMALLER.name, "up")])
+        await trio.testing.wait_all_tasks_blocked()
         assert node.is_connected(SMALLER)
-        with trio.move_on_after(0.05) as scope:
-            pytest.fail(f"{await anext(events)}")
-        assert scope.cancelled_caught
+        assert events == []
 
 
 async def test_the_old_connection_is_lost_while_the_new_one_is_made(
@@ -294,7 +303,7 @@ async def test_the_old_connection_is_lost_while_the_new_one_is_made(
         assert await new.finish(COOKIE)
         assert await calls.take(3) == [None] * 3
         assert b"after the loss" in (await new.receive_bytes(76) or b"")
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             seen = [await anext(events), await anext(events)]
         assert seen == [NodeDown(SMALLER, "hidden", Atom("connection_closed")), NodeUp(SMALLER, "hidden")]
 

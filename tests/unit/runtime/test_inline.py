@@ -58,7 +58,7 @@ async def test_an_exception_is_an_exit_reason(node: Node, message: str, reason: 
         pid = node.start_inline(server)
         ref = me.monitor(pid)
         me.send(pid, message)
-        assert await me.receive(timeout=5) == (DOWN, ref, PROCESS, pid, reason)
+        assert await me.receive(timeout=30) == (DOWN, ref, PROCESS, pid, reason)
         me.send(pid, "late")
     assert server.seen == [message]
     assert server.ended_with == reason

@@ -26,9 +26,11 @@ def send(peer: Peer, message: object) -> None:
 
 
 def connect(peer: Peer, agreed: DFlag = OFFERED) -> socket.socket:
-    """Bring ``peer`` up on a loopback connection; the other end is returned."""
+    """Bring ``peer`` up on a loopback connection that takes little; the other end is returned."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
         near = socket.create_connection(server.getsockname())
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
         far, _ = server.accept()
     peer.agreed = agreed
     peer.up(Stream(near), DistChannel(agreed, peer=THERE.name), Ticker(hidden=True))
@@ -70,7 +72,7 @@ async def test_a_peer_that_does_not_read_parks_senders_and_loses_nothing() -> No
         await parked.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert peer.busy
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             await drain(far, DistChannel(OFFERED, peer=ME.name), received, sent + 500)
         nursery.cancel_scope.cancel()
     assert [message[0] for message in received] == list(range(sent + 500))  # type: ignore[index]
@@ -98,7 +100,7 @@ async def test_signals_for_a_pending_peer_wait_in_order_and_bounded() -> None:
     far = connect(peer)
     peer.flush()
     received: list[object] = []
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await drain(far, DistChannel(OFFERED, peer=ME.name), received, PENDING_LIMIT + 1)
     assert received == list(range(PENDING_LIMIT + 1))
     peer.down()
@@ -149,7 +151,7 @@ async def test_what_a_peer_cannot_read_is_known_when_it_is_up(caplog: pytest.Log
     peer.flush()
     signals: list[tuple[tuple[object, ...], object]] = []
     receiver = DistChannel(old, peer=ME.name)
-    far.settimeout(5)
+    far.settimeout(30)
     while len(signals) < 5:
         signals += receiver.receive_data(far.recv(65536))
     exit_reason = (Atom("unencodable_reason"), repr([RECORD]).encode())
@@ -194,7 +196,7 @@ async def test_older_peers_get_the_older_forms() -> None:
     peer.flush()
     signals: list[tuple[object, object]] = []
     receiver = DistChannel(old, peer=ME.name)
-    far.settimeout(5)
+    far.settimeout(30)
     while len(signals) < 2:
         signals += receiver.receive_data(far.recv(65536))
     assert signals[0] == ((2, Atom(""), TO), b"hello")
@@ -214,7 +216,7 @@ async def test_a_peer_that_knows_no_monitors_is_sent_none() -> None:
     send(peer, "hello")
     peer.flush()
     receiver = DistChannel(old, peer=ME.name)
-    far.settimeout(5)
+    far.settimeout(30)
     signals: list[tuple[object, object]] = []
     while not signals:
         signals += receiver.receive_data(far.recv(65536))

@@ -106,11 +106,11 @@ async def test_a_node_is_registered_anew_where_its_own_epmd_was_killed(
             await stream.send_all(b"\0\1k")
             assert await stream.receive_some() == b"OK"
             assert await stream.receive_some() == b""
-        with trio.fail_after(5):
-            while "EPMD went away" not in caplog.text:
+        with trio.fail_after(30):
+            while "EPMD: told to end" not in caplog.text:  # it listens no more
                 await trio.lowlevel.checkpoint()
         await nursery.start(EpmdServer().serve, "127.0.0.1", epmd.port)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not await client.names(epmd):
                 await trio.lowlevel.checkpoint()
-    assert "EPMD: told to end" in caplog.text
+    assert "EPMD went away" in caplog.text

@@ -36,7 +36,7 @@ async def test_messages_between_processes_keep_their_order(node: Node) -> None:
                 await process.send("me", number)
 
         node.spawn(sender)
-        assert [await me.receive(timeout=5) for _ in range(1000)] == list(range(1000))
+        assert [await me.receive(timeout=30) for _ in range(1000)] == list(range(1000))
 
 
 @pytest.mark.parametrize("token", [None, (1, 7, 0, Pid(Atom("t@h"), 1, 0, 1), 0)], ids=["untraced", "traced"])
@@ -75,10 +75,10 @@ async def test_a_monitor_fires_once_with_the_reason(node: Node, ends: tuple[obje
         pid = node.spawn(*ends)  # type: ignore[arg-type]
         by_pid = me.monitor(pid)
         me.send(pid, "go")
-        assert await me.receive(timeout=5) == (DOWN, by_pid, PROCESS, pid, reason)
+        assert await me.receive(timeout=30) == (DOWN, by_pid, PROCESS, pid, reason)
         assert not node.is_alive(pid)
         again = me.monitor(pid)
-        assert await me.receive(timeout=5) == (DOWN, again, PROCESS, pid, NOPROC)
+        assert await me.receive(timeout=30) == (DOWN, again, PROCESS, pid, NOPROC)
         assert len(me.mailbox) == 0
 
 
@@ -88,10 +88,10 @@ async def test_a_monitor_by_name_names_the_name_and_the_node(node: Node) -> None
         for target in ("worker", Atom("worker"), ("worker", node.name)):
             me.monitor(target)
         me.send("worker", "go")
-        objects = [(await me.receive(timeout=5))[3] for _ in range(3)]
+        objects = [(await me.receive(timeout=30))[3] for _ in range(3)]
         assert objects == [(Atom("worker"), node.name)] * 3
         me.monitor("worker")
-        assert (await me.receive(timeout=5))[3:] == ((Atom("worker"), node.name), NOPROC)
+        assert (await me.receive(timeout=30))[3:] == ((Atom("worker"), node.name), NOPROC)
         assert node.whereis("worker") is None
         assert not node.is_alive(pid)
 
@@ -107,7 +107,7 @@ async def test_demonitor_and_flush(node: Node) -> None:
         node.exit(pid, KILL)
         assert len(me.mailbox) == 2
         assert not me.demonitor(delivered, flush=True)
-        assert await me.receive(timeout=5) == (DOWN, kept, PROCESS, pid, KILLED)
+        assert await me.receive(timeout=30) == (DOWN, kept, PROCESS, pid, KILLED)
         assert len(me.mailbox) == 0
     assert node.statistics()["monitors"] == node.statistics()["watchers"] == 0
 
@@ -123,10 +123,10 @@ async def test_an_exit_signal_ends_those_linked_and_is_a_message_to_those_who_tr
             await process.receive()
 
         second = node.spawn(linked)
-        assert await me.receive(timeout=5) == "linked"
+        assert await me.receive(timeout=30) == "linked"
         me.link(second)
         me.exit(first, Atom("bang"))
-        assert await me.receive(timeout=5) == (EXIT, second, Atom("bang"))
+        assert await me.receive(timeout=30) == (EXIT, second, Atom("bang"))
         assert not node.is_alive(first)
         assert not node.is_alive(second)
 
@@ -137,7 +137,7 @@ async def test_a_normal_exit_does_not_end_those_linked(node: Node) -> None:
         me.link(pid)
         ref = me.monitor(pid)
         me.send(pid, "go")
-        assert await me.receive(timeout=5) == (DOWN, ref, PROCESS, pid, NORMAL)
+        assert await me.receive(timeout=30) == (DOWN, ref, PROCESS, pid, NORMAL)
         assert me.alive
 
 
@@ -147,7 +147,7 @@ async def test_kill_cannot_be_trapped_but_killed_can(node: Node) -> None:
         victim = node.spawn(wait, trap_exit=True)
         me.link(victim)
         me.exit(victim, KILL)
-        assert await me.receive(timeout=5) == (EXIT, victim, KILLED)
+        assert await me.receive(timeout=30) == (EXIT, victim, KILLED)
 
 
 async def test_unlink_takes_the_exit_signal_away(node: Node) -> None:
@@ -157,7 +157,7 @@ async def test_unlink_takes_the_exit_signal_away(node: Node) -> None:
         me.unlink(pid)
         ref = me.monitor(pid)
         me.exit(pid, Atom("bang"))
-        assert (await me.receive(timeout=5))[1] == ref
+        assert (await me.receive(timeout=30))[1] == ref
         assert me.alive
 
 
@@ -166,7 +166,7 @@ async def test_linking_a_process_that_is_gone_gives_noproc(node: Node) -> None:
         me.trap_exit = True
         gone = Pid(node.name, 77777, 0, node.creation)
         me.link(gone)
-        assert await me.receive(timeout=5) == (EXIT, gone, NOPROC)
+        assert await me.receive(timeout=30) == (EXIT, gone, NOPROC)
 
 
 async def test_an_exit_signal_from_elsewhere_leaves_the_block_as_exit(node: Node) -> None:
@@ -185,7 +185,7 @@ async def test_an_exit_of_its_own_ends_the_process_and_nothing_else(node: Node) 
         async with node.open_process() as me:
             ref = watcher.monitor(me.pid)
             raise Exit(Atom("done"))
-        assert await watcher.receive(timeout=5) == (DOWN, ref, PROCESS, me.pid, Atom("done"))
+        assert await watcher.receive(timeout=30) == (DOWN, ref, PROCESS, me.pid, Atom("done"))
 
 
 async def test_an_error_in_the_block_ends_the_process_and_comes_out(node: Node) -> None:
@@ -200,7 +200,7 @@ async def test_an_error_in_the_block_ends_the_process_and_comes_out(node: Node) 
         with pytest.raises(KeyError):
             await failing()
         ((ref, pid),) = refs
-        assert await watcher.receive(timeout=5) == (DOWN, ref, PROCESS, pid, (Atom("KeyError"), "'k'"))
+        assert await watcher.receive(timeout=30) == (DOWN, ref, PROCESS, pid, (Atom("KeyError"), "'k'"))
 
 
 async def test_names_are_given_once_and_come_free_at_the_end(node: Node) -> None:
@@ -244,7 +244,7 @@ async def test_aliases_end_as_their_mode_says(node: Node) -> None:
         plain, reply = me.alias(), me.alias(reply=True)
         for ref in (plain, reply, plain, reply):
             node.send(ref, ref)
-        assert [await me.receive(timeout=5) for _ in range(3)] == [plain, reply, plain]
+        assert [await me.receive(timeout=30) for _ in range(3)] == [plain, reply, plain]
         assert me.unalias(plain)
         assert not me.unalias(reply)
         node.send(plain, "late")
@@ -252,7 +252,7 @@ async def test_aliases_end_as_their_mode_says(node: Node) -> None:
         worker = node.spawn(wait)
         with_monitor = me.monitor(worker, alias="reply_demonitor")
         node.send(with_monitor, "answer")
-        assert await me.receive(timeout=5) == "answer"
+        assert await me.receive(timeout=30) == "answer"
         node.exit(worker, KILL)
         assert len(me.mailbox) == 0, "the answer took the monitor with it"
     assert node.statistics()["aliases"] == 0
@@ -263,7 +263,7 @@ async def test_send_after_and_its_cancellation(node: Node) -> None:
         taken_back = me.send_after(0.01, me.pid, "no")
         me.send_after(0.02, me.pid, "yes")
         assert taken_back.cancel()
-        assert await me.receive(timeout=5) == "yes"
+        assert await me.receive(timeout=30) == "yes"
 
 
 async def test_sending_to_nobody_is_no_error_and_to_nonsense_is(node: Node) -> None:
@@ -294,12 +294,12 @@ async def test_the_tag_and_the_priority_of_a_monitor(node: Node) -> None:
         taken_back = me.monitor(pid, tag=Atom("never"), priority=True)
         assert me.demonitor(taken_back) is True
         at_once = me.monitor("nobody", tag=Atom("no"))
-        assert await me.receive(timeout=5) == "before"
-        assert (await me.receive(timeout=5))[:2] == (Atom("no"), at_once)
+        assert await me.receive(timeout=30) == "before"
+        assert (await me.receive(timeout=30))[:2] == (Atom("no"), at_once)
         me.send(me.pid, "before")
         me.send(pid, "end")
         await trio.testing.wait_all_tasks_blocked()
-        downs = [await me.receive(timeout=5) for _ in range(3)]
+        downs = [await me.receive(timeout=30) for _ in range(3)]
         assert downs == [
             (DOWN, first, PROCESS, pid, NORMAL),
             "before",
@@ -316,7 +316,7 @@ async def test_a_priority_down_and_exit_go_before_what_waits(node: Node) -> None
         ref = me.monitor(pid, priority=True)
         me.send(me.pid, "before")
         me.exit(pid, KILL)
-        came = [await me.receive(timeout=5) for _ in range(3)]
+        came = [await me.receive(timeout=30) for _ in range(3)]
         assert came == [(EXIT, pid, KILLED), (DOWN, ref, PROCESS, pid, KILLED), "before"]
 
 
@@ -342,7 +342,7 @@ async def test_priority_through_an_alias(node: Node) -> None:
         for dest, message in ((me.pid, 1), (ordinary, 2), (priority, 3), (me.pid, 4)):
             me.send(dest, message, priority=True)
         me.send(priority, 5)
-        assert [await me.receive(timeout=5) for _ in range(5)] == [3, 1, 2, 4, 5]
+        assert [await me.receive(timeout=30) for _ in range(5)] == [3, 1, 2, 4, 5]
 
 
 async def test_an_exit_to_an_alias(node: Node) -> None:
@@ -357,7 +357,7 @@ async def test_an_exit_to_an_alias(node: Node) -> None:
         ref = me.monitor(pid)
         await trio.testing.wait_all_tasks_blocked()
         me.exit(aliases[0], Atom("boom"))
-        assert await me.receive(timeout=5) == (DOWN, ref, PROCESS, pid, Atom("boom"))
+        assert await me.receive(timeout=30) == (DOWN, ref, PROCESS, pid, Atom("boom"))
         me.exit(aliases[0], Atom("boom"))  # to nobody any more
 
 

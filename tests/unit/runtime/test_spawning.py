@@ -423,8 +423,8 @@ async def test_spawning_on_the_own_node(node: Node) -> None:
         me.trap_exit = True
         child, ref = await me.spawn_remote(node.name, "py", "stay", [], link=True, monitor=True)
         me.send(child, "go")
-        assert await me.receive(timeout=5) == (EXIT, child, Atom("normal"))
-        assert await me.receive(timeout=5) == (DOWN, ref, PROCESS, child, Atom("normal"))
+        assert await me.receive(timeout=30) == (EXIT, child, Atom("normal"))
+        assert await me.receive(timeout=30) == (DOWN, ref, PROCESS, child, Atom("normal"))
         with pytest.raises(SpawnError) as raised:
             await me.spawn_remote(node.name, "py", "stay", [], options=[Atom("x")])
         assert (raised.value.peer, raised.value.function) == (node.name.name, "py:stay")

@@ -60,6 +60,7 @@ async def test_abort_is_the_end_of_the_stream_for_both() -> None:
         client.abort()
 
 
+@pytest.mark.usefixtures("no_dns")
 async def test_what_cannot_be_reached_says_so() -> None:
     port = free_port()
     with pytest.raises(NodeUnreachable, match=rf"no connection to 127\.0\.0\.1:{port}: Connection refused"):
@@ -81,7 +82,7 @@ def test_addresses_print_as_people_write_them(address: tuple[object, ...], text:
 
 
 async def test_a_listener_takes_all_addresses_of_its_host_on_one_port() -> None:
-    listener = await listen("localhost")
+    listener = await listen("localhost", free_port())
     assert {address.rpartition(":")[2] for address in listener.addresses} == {str(listener.port)}
     assert len(listener.addresses) == len({family for family, *_ in socket.getaddrinfo("localhost", None)})
     listener.close()
