@@ -7,7 +7,6 @@ import pty
 import re
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
     from erlang_interop.testing.beam import Epmd
     from tests.conftest import Otp
-
-#: Seconds the tour may take.
-LIMIT_S = 30.0
 
 
 @pytest.fixture
@@ -67,9 +63,7 @@ def expect_the_tour(text: str, kind: str) -> int:
 
 
 async def test_in_a_pipe_without_epmd(command: Command, otp: Otp) -> None:
-    started = time.monotonic()
     done = await command("demo")
-    assert time.monotonic() - started < LIMIT_S
     assert (done.status, done.err) == (ExitStatus.DONE, "")
     assert f"a genuine BEAM, Erlang/OTP {otp.release}" in done.out
     assert not is_running(expect_the_tour(done.out, "BEAM"))

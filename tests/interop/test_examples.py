@@ -54,7 +54,7 @@ async def test_02_send(example: Command, beam: Beam) -> None:
     await beam.eval("collector:start(shell).")
     done = await example(path("02"), beam.name)
     expect(done, rf"sent to <{beam.name}\.\d+\.\d+>")
-    got = await beam.eval("M = collector:take(shell, 2, 10000), collector:stop(shell), M.")
+    got = await beam.eval("M = collector:take(shell, 2, 20000), collector:stop(shell), M.")
     assert (got[0][0], got[0][2]) == (Atom("hello"), b"from Python")
     assert got[0][1].node == Atom("example02@127.0.0.1")
     assert got[1] == (Atom("every_kind"), [42, 2.5, True, None], {Atom("key"): [*b"text"]})
@@ -70,7 +70,7 @@ async def test_03_receive(example: Command, beam: Beam) -> None:
         )
         done = await running.end()
     expect(done, "urgent: now", "task 1", "task 2", "not understood: {what,now}", "nothing more came")
-    got = await beam.eval("M = collector:take(shell, 1, 10000), collector:stop(shell), M.")
+    got = await beam.eval("M = collector:take(shell, 1, 20000), collector:stop(shell), M.")
     assert [message[:2] for message in got] == [(Atom("done"), b"now")]
 
 
@@ -92,8 +92,8 @@ async def test_05_be_a_gen_server(example: Command, beam: Beam) -> None:
         await running.out.until("serving as")
         results = await beam.eval(
             "Counter = {counter, 'example05@127.0.0.1'}, "
-            "[gen_server:call(Counter, {add, 5}), gen_server:cast(Counter, {add, 10}), gen_server:call(Counter, get),"
-            " gen_server:call(Counter, slow), gen_server:call(Counter, stop)]."
+            "Call = fun(Request) -> gen_server:call(Counter, Request, 20000) end, "
+            "[Call({add, 5}), gen_server:cast(Counter, {add, 10}), Call(get), Call(slow), Call(stop)]."
         )
         assert results == [5, Atom("ok"), 15, 15, 15]
         expect(await running.end(), "added 5: 5", "added 10: 15", "the counter has ended: normal")
@@ -128,7 +128,7 @@ async def test_07_spawned_from_erlang(example: Command, beam: Beam) -> None:
         ):
             pid, _ = await beam.eval(source, M=Atom(module), F=Atom(function), A=arguments)
             pids.append(pid)
-        got = await beam.eval("M = collector:take(shell, 5, 10000), collector:stop(shell), M.")
+        got = await beam.eval("M = collector:take(shell, 5, 20000), collector:stop(shell), M.")
         await beam.eval("spawn('example07@127.0.0.1', python, stop, []).")
         done = await running.end()
     assert done.status == 0
@@ -258,14 +258,11 @@ async def test_13_member_of_global(example: Command, fresh_beam: BeamFactory) ->
 
 
 def expect_the_pair(done: Finished, peer: str) -> None:
-    expect(
-        done,
-        f"{peer} is compatible",
-        "the first to go: Down.*noproc.*",
-        r"after \d\.\d s: 250 DOWNs",
-        "reasons: {'killed': 1000}",
-    )
-    assert len(re.findall("^after", done.out, re.MULTILINE)) >= 4
+    expect(done, f"{peer} is compatible", "the first to go: Down.*noproc.*", "reasons: {'killed': 1000}")
+    batches = re.findall(r"^after (\d+\.\d) s: (\d+) DOWNs$", done.out, re.MULTILINE)
+    # The example counts by tenths of a second, so a batch may be seen as two, and on a busy machine two as one.
+    assert sum(int(count) for _, count in batches) == 1000
+    assert float(batches[-1][0]) >= 0.6  # three intervals lie between four batches of 250
 
 
 def test_every_example_is_tested_and_says_what_to_see() -> None:

@@ -38,6 +38,7 @@ async def test_the_first_program(beam: Beam, epmd: Epmd, cookie: str, tmp_path: 
     python = Command(tmp_path, epmd.port, None, program=(sys.executable,))
     done = await python("-c", program)
     assert (done.status, done.out, done.err) == (0, f"(Atom('hi'), Atom('{beam.name}'))\n", "")
+    assert await beam.eval("plain_processes:await_gone(shell, 20000).") is True  # others take this name too
 
 
 async def test_the_programs_of_the_quickstart(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ async def test_the_programs_of_the_quickstart(beam: Beam, epmd: Epmd, cookie: st
         assert (done.status, done.err) == (0, ""), program
         for line in re.findall(r"# prints (.*)$", program, re.MULTILINE):
             assert line.replace("beam@127.0.0.1", beam.name) in done.out
-    messages = await beam.eval("M = collector:take(shell, 1, 10000), collector:stop(shell), M.")
+    messages = await beam.eval("M = collector:take(shell, 1, 20000), collector:stop(shell), M.")
     assert len(messages) == 1
 
 
@@ -76,15 +77,18 @@ async def test_the_programs_about_processes(beam: Beam, epmd: Epmd, cookie: str,
         assert sorted(done.out.splitlines()) == sorted(re.findall(r"# prints (.*)$", program, re.MULTILINE))
 
 
-async def test_the_program_about_rpc(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
+async def test_the_programs_about_rpc(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
     python = Command(tmp_path, epmd.port, cookie, program=(sys.executable,))
-    program = blocks(PROJECT / "docs" / "rpc.md", "python")[0]
+    program, requests = blocks(PROJECT / "docs" / "rpc.md", "python")[:2]
     done = await python("-c", program.replace("beam@127.0.0.1", beam.name))
     assert (done.status, done.err) == (0, "")
     six, bad_rpc, remote_error = done.out.splitlines()
     assert six == "6"
     assert "badarg" in bad_rpc
     assert "badarg" in remote_error
+    done = await python("-c", requests.replace("beam@127.0.0.1", beam.name))
+    assert (done.status, done.err) == (0, "")
+    assert sorted(done.out.splitlines()) == sorted(re.findall(r"# prints (.*)$", requests, re.MULTILINE))
 
 
 async def test_the_program_about_syn(beam: Beam, epmd: Epmd, cookie: str, tmp_path: Path) -> None:
