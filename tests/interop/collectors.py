@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from erlang_interop import Atom, Node, Pid, Process, Term
+from erlang_interop import Atom, EpmdAddress, Node, Pid, Process, Term
+from erlang_interop.runtime import epmd
 
 if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
@@ -107,6 +108,16 @@ async def has_lost(beam: Beam, name: Atom | str) -> None:
     await until(gone)
 
 
+async def is_forgotten(beam: Beam) -> None:
+    """Return when EPMD has noticed the end of ``beam``: it may answer who asks at once before it looks."""
+    address, short = EpmdAddress(port=beam.epmd_port), beam.name.partition("@")[0]
+
+    async def so() -> bool:
+        return short not in {entry.name for entry in await epmd.names(address)}
+
+    await until(so)
+
+
 @asynccontextmanager
 async def collecting(beam: Beam) -> AsyncIterator[Collector]:
     """A collector that ends with the block."""
@@ -130,7 +141,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], timeout: float 
 
 async def disconnected_by(beam: Beam, node: Node) -> None:
     """``erlang:disconnect_node/1`` on the BEAM; it is false for a moment after messages come through already."""
-    source = "polling:until(fun() -> erlang:disconnect_node(N) end, 5000)"
+    source = "polling:until(fun() -> erlang:disconnect_node(N) end, 20000)"
     assert await beam.eval(source, N=node.name) is True
 
 

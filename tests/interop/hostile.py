@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 EVIL: Final = Atom("evil@127.0.0.1")
 EVIL_PID: Final = Pid(EVIL, 7, 0, 5)
-#: Seconds that the attacked node allows for a handshake.
-TIME_LIMIT: Final = 1.0
+#: Seconds that the attacked node allows for a handshake: enough for a machine under test that stands still.
+TIME_LIMIT: Final = 30.0
 
 
 class Attacked:
@@ -38,6 +38,10 @@ class Attacked:
         self.friend = friend
         self.cookie = cookie
         self._port = port
+
+    def allow(self, seconds: float) -> None:
+        """Have the node allow so much for a handshake that begins from now on."""
+        self.node._distribution._handshakes._connect_timeout = seconds
 
     async def dial(self) -> trio.SocketStream:
         return await trio.open_tcp_stream("127.0.0.1", self._port)

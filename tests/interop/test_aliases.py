@@ -207,6 +207,7 @@ async def test_a_late_answer_to_a_beam(node: Node, beam: Beam) -> None:
 @pytest.mark.rule("Aliases: a late answer to a gen_server call is dropped")
 async def test_a_late_answer_of_a_beam(node: Node, beam: Beam) -> None:
     """The BEAM answers to the alias in the call, which is none any more."""
+    await node.connect(beam.name)  # that may take longer than the call
     async with collecting(beam) as there, node.open_process() as me:
         with pytest.raises(CallTimeout):
             await node.call(there.pid, Atom("request"), timeout=0.1)

@@ -21,7 +21,15 @@ from erlang_interop import (
 )
 from erlang_interop.runtime import epmd as client
 from erlang_interop.testing.ports import free_port
-from tests.interop.collectors import collecting, disconnected_by, is_among_nodes, until
+from tests.interop.collectors import (
+    PATIENCE,
+    collecting,
+    disconnected_by,
+    has_lost,
+    is_among_nodes,
+    is_forgotten,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,7 +95,7 @@ async def test_both_dial_at_once_and_have_one_connection(node: Node, beam: Beam)
             assert len(node.connections) == 1
             await node.disconnect(beam.name)
             assert isinstance(await next_event(events), NodeDown)
-            await beam.eval(f"polling:until(fun() -> not lists:member('{node.name}', nodes(connected)) end, 5000).")
+            await has_lost(beam, node.name)
 
 
 @pytest.mark.rule("Node events: nodedown when the peer dies")
@@ -99,7 +107,7 @@ async def test_nodedown_when_the_beam_is_killed(node: Node, fresh_beam: BeamFact
         me.link(remote)
         by_pid, by_name = me.monitor(remote), me.monitor(("doomed", beam.name))
         assert await next_event(events) == NodeUp(Atom(beam.name), "visible")
-        await beam.eval("plain_processes:await_monitored(doomed, 2, 5000).")
+        await beam.eval("plain_processes:await_monitored(doomed, 2, 20000).")
         beam.kill()
         noconnection = Atom("noconnection")
         messages = [await me.receive(timeout=30) for _ in range(3)]
@@ -111,6 +119,7 @@ async def test_nodedown_when_the_beam_is_killed(node: Node, fresh_beam: BeamFact
         event = await next_event(events)
         assert event == NodeDown(Atom(beam.name), "visible", Atom("connection_closed"))
         assert len(me.mailbox) == 0
+        await is_forgotten(beam)
         with pytest.raises(NoSuchNode):
             await node.connect(beam.name)
 
@@ -126,14 +135,15 @@ async def test_a_beam_restarted_under_its_name_is_another_one(node: Node, fresh_
         assert isinstance(await next_event(events), NodeUp)
         assert isinstance(await next_event(events), NodeDown)
         first.close()
+        await is_forgotten(first)
         second = fresh_beam(first.name)
         new = await second.eval("plain_processes:spawn_named(worker).")
         ref_old, ref_new = me.monitor(old), me.monitor(("worker", first.name))
-        assert await me.receive(timeout=10) == (Atom("DOWN"), ref_old, Atom("process"), old, Atom("noproc"))
+        assert await me.receive(timeout=PATIENCE) == (Atom("DOWN"), ref_old, Atom("process"), old, Atom("noproc"))
         (after,) = node.connections
         assert after.creation != before.creation
         await second.eval("exit(P, kill).", P=new)
-        assert (await me.receive(timeout=10))[1::3] == (ref_new, Atom("killed"))
+        assert (await me.receive(timeout=PATIENCE))[1::3] == (ref_new, Atom("killed"))
 
 
 @pytest.mark.rule("Node events: the peer sees nodedown when this node ends")
@@ -149,7 +159,7 @@ async def test_the_beam_notices_that_we_leave(opened: NodeOpener, beam: Beam) ->
             N=node.name,
         )
         await until(lambda: node.statistics()["watchers"] == 1)
-    messages = await beam.eval("M = collector:take(leaving_watch, 2, 10000), collector:stop(leaving_watch), M.")
+    messages = await beam.eval("M = collector:take(leaving_watch, 2, 20000), collector:stop(leaving_watch), M.")
     assert [message[0] for message in messages] == [Atom("DOWN"), Atom("nodedown")]
     assert messages[0][4] == Atom("shutdown")
 
@@ -169,12 +179,13 @@ async def test_sending_connects_anew(either_node: Node, beam: Beam) -> None:
             assert isinstance(await next_event(events), NodeUp)
             await node.disconnect(beam.name)
             assert isinstance(await next_event(events), NodeDown)
-            await beam.eval("polling:until(fun() -> not lists:member(N, nodes(connected)) end, 5000)", N=node.name)
+            await has_lost(beam, node.name)
             await there.run("erlang", "send", me.pid, index)
-            assert await me.receive(timeout=10) == index
+            assert await me.receive(timeout=PATIENCE) == index
             assert isinstance(await next_event(events), NodeUp)
             await disconnected_by(beam, node)
             assert isinstance(await next_event(events), NodeDown)
+            await has_lost(beam, node.name)
         assert node.connections == []
 
 
@@ -192,6 +203,7 @@ async def test_a_beam_that_holds_our_last_connection_lets_us_in_anew(opened: Nod
         entry = await client.register(elsewhere, short, await client.look_up("127.0.0.1", port, short), visible=True)
         await old.connect(beam.name)
         assert isinstance(await next_event(events), NodeUp)
+        assert await is_among_nodes(beam, name)  # else the new call finds one under way, and is told to wait for it
         await new.connect(beam.name)
         assert await next_event(events) == NodeDown(Atom(beam.name), "visible", Atom("connection_closed"))
         async with collecting(beam) as there, new.open_process() as me:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -13,7 +13,7 @@ import trio
 from erlang_interop import Atom, EpmdAddress, Node, NodeUp, Pid, Process
 from erlang_interop.runtime.epmd import look_up
 from tests.handshaking import dialling, listening
-from tests.interop.collectors import PATIENCE, Collector, collecting, is_among_nodes, until
+from tests.interop.collectors import PATIENCE, Collector, collecting, has_lost, is_among_nodes, until
 from tests.unit.runtime.test_connections import NAMES_IN_ORDER
 
 if TYPE_CHECKING:
@@ -78,41 +78,52 @@ async def ours(opened: NodeOpener, name: str) -> AsyncIterator[Ours]:
 
 
 class Theirs:
-    """A BEAM in a storm: a process that gets messages and one that is told of nodes."""
+    """A BEAM in a storm: a process that gets messages and one that is told of nodes.
 
-    def __init__(self, beam: Beam, sink: Collector, watcher: Collector) -> None:
+    Args:
+        only: The node that is looked at; None looks at all. The BEAM of the session may yet lose those of other tests.
+    """
+
+    def __init__(self, beam: Beam, sink: Collector, watcher: Collector, only: Atom | None) -> None:
         self.beam = beam
         self.name = Atom(beam.name)
         self._sink = sink
         self._watcher = watcher
+        self._only = only
 
     async def dial(self, peers: Sequence[Atom], tag: Term) -> None:
         told = await self.beam.eval("dialler:dial_all(N, C, T)", N=list(peers), C=CALLERS, T=tag)
         assert told == [True] * CALLERS * len(peers)
 
     async def take_events(self, count: int) -> list[tuple[str, Atom]]:
-        return [(what.name.removeprefix("node"), name) for what, name, _ in await self._watcher.take(count)]
+        taken: list[tuple[str, Atom]] = []
+        while len(taken) < count:
+            taken += self._looked_at(await self._watcher.take(count - len(taken)))
+        return taken
 
-    async def events_waiting(self) -> int:
-        return await self._watcher.waiting()
+    async def take_waiting_events(self) -> list[tuple[str, Atom]]:
+        return self._looked_at(await self._watcher.take(await self._watcher.waiting()))
+
+    def _looked_at(self, events: list[Any]) -> list[tuple[str, Atom]]:
+        return [(what.name.removeprefix("node"), name) for what, name, _ in events if self._only in (None, name)]
 
     async def received(self, count: int) -> Counter[object]:
         return Counter(await self._sink.take(count))
 
     async def connected(self) -> list[list[Atom]]:
         """``nodes(connected)``, and the emulator's connections."""
-        by_library, by_emulator = await self.beam.eval("dialler:connected()")
-        return [by_library, by_emulator]
+        views = await self.beam.eval("dialler:connected()")
+        return [[name for name in view if self._only in (None, name)] for view in views]
 
 
 @asynccontextmanager
-async def theirs(beam: Beam) -> AsyncIterator[Theirs]:
+async def theirs(beam: Beam, *, only: Atom | None = None) -> AsyncIterator[Theirs]:
     await beam.eval("[collector:stop(sink) || whereis(sink) =/= undefined]")  # of a test that failed
     pid = await beam.eval("collector:start(sink)")
     assert isinstance(pid, Pid)
     async with collecting(beam) as watcher:
         await watcher.run("net_kernel", "monitor_nodes", True, [(Atom("node_type"), Atom("all"))])
-        yield Theirs(beam, Collector(beam, SINK.name, pid), watcher)
+        yield Theirs(beam, Collector(beam, SINK.name, pid), watcher, only)
     await beam.eval("collector:stop(sink)")
 
 
@@ -125,7 +136,7 @@ def numbered(tag: Term) -> Counter[object]:
 @pytest.mark.parametrize("greater", ["ours", "theirs"])
 async def test_two_nodes(opened: NodeOpener, beam: Beam, greater: str) -> None:
     name = f"{'zz' if greater == 'ours' else 'aa'}_{secrets.token_hex(3)}@127.0.0.1"
-    async with ours(opened, name) as here, theirs(beam) as there:
+    async with ours(opened, name) as here, theirs(beam, only=here.node.name) as there:
         me = here.node.name
         ends: list[Callable[[], Awaitable[object]]] = [
             lambda: here.node.disconnect(there.name),
@@ -145,7 +156,8 @@ async def test_two_nodes(opened: NodeOpener, beam: Beam, greater: str) -> None:
             await until(lambda: here.node.connections == [])
             assert here.take_events() == [("up", there.name), ("down", there.name)]
             assert await there.take_events(2) == [("up", me), ("down", me)]
-        assert await there.events_waiting() == 0
+            await has_lost(beam, me)  # its net_kernel too, which hears of it besides
+        assert await there.take_waiting_events() == []
         counts = here.node.handshakes
         won = counts.get(("received", "ok_simultaneous"), 0) + counts.get(("sent", "nok"), 0)
         lost = counts.get(("sent", "ok_simultaneous"), 0) + counts.get(("received", "nok"), 0)
@@ -161,7 +173,7 @@ async def test_two_nodes(opened: NodeOpener, beam: Beam, greater: str) -> None:
 async def test_two_nodes_that_do_not_wait_for_the_end(opened: NodeOpener, beam: Beam, greater: str) -> None:
     """Both dial anew at once when one has disconnected, whether or not the other has noticed: it may say `alive`."""
     name = f"{'zz' if greater == 'ours' else 'aa'}_{secrets.token_hex(3)}@127.0.0.1"
-    async with ours(opened, name) as here, theirs(beam) as there:
+    async with ours(opened, name) as here, theirs(beam, only=here.node.name) as there:
         me = here.node.name
         await here.node.connect(there.name)
         for _ in range(ROUNDS // 4):
@@ -180,7 +192,7 @@ async def test_two_nodes_that_do_not_wait_for_the_end(opened: NodeOpener, beam: 
         ups_and_downs = here.take_events()
         assert [what for what, _ in ups_and_downs] == ["up", "down"] * (len(ups_and_downs) // 2) + ["up"]
         assert len(ups_and_downs) >= ROUNDS // 4 * 2 + 1
-        seen_there = await there.take_events(await there.events_waiting())
+        seen_there = await there.take_waiting_events()
         assert [what for what, _ in seen_there] == ["up", "down"] * (len(seen_there) // 2) + ["up"]
 
 
@@ -216,10 +228,12 @@ async def storm_of_three(nodes: Sequence[Ours | Theirs]) -> None:
                 events = await node.take_events(4)
             for peer in peers:
                 assert [what for what, name in events if name == peer] == ["up", "down"]
+                if isinstance(node, Theirs):
+                    await has_lost(node.beam, peer)
             assert len(events) == 4
         for node in nodes:
             if isinstance(node, Theirs):
-                assert await node.events_waiting() == 0
+                assert await node.take_waiting_events() == []
 
 
 @THREE_NODES

@@ -12,7 +12,7 @@ import trio
 from erlang_interop import Atom, ConnectError, ConnectRefused, NodeDown, NodeUp, NoSuchNode, NotAllowed, Pid
 from erlang_interop.runtime import epmd as client
 from erlang_interop.runtime.epmd import EpmdAddress
-from tests.interop.collectors import PATIENCE, collecting, has_lost, is_among_nodes, leftovers
+from tests.interop.collectors import PATIENCE, collecting, has_lost, is_among_nodes, leftovers, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,7 +70,7 @@ async def test_a_beam_asks_us_for_a_name(opened: NodeOpener, fresh_beam: BeamFac
         assert await sink.receive(timeout=PATIENCE) == Atom("by_pid")
         # monitors both ways
         ref = sink.monitor(remote)
-        await beam.eval("plain_processes:await_monitored(worker, 1, 5000)")
+        await beam.eval("plain_processes:await_monitored(worker, 1, 20000)")
         await beam.eval("exit(P, finished)", P=remote)
         expected = (Atom("DOWN"), ref, Atom("process"), remote, Atom("finished"))
         assert await sink.receive(timeout=PATIENCE) == expected
@@ -116,11 +116,11 @@ async def test_a_beam_that_comes_back_has_its_old_name_and_the_next_creation(
             for _ in range(3):
                 source = (
                     "polling:until(fun() -> whereis(net_kernel) =/= undefined andalso "
-                    "true =:= net_kernel:connect_node(N) end, 10000), {node(), erlang:system_info(creation)}"
+                    "true =:= net_kernel:connect_node(N) end, 20000), {node(), erlang:system_info(creation)}"
                 )
                 given.append(await asker.eval(source, N=Atom(name)))
                 await lose(given[-1][0])
-                await asker.eval("polling:until(fun() -> node() =:= nonode@nohost end, 10000)")
+                await asker.eval("polling:until(fun() -> node() =:= nonode@nohost end, 20000)")
             (first, creation), *later = given
             assert later == [(first, creation + 1), (first, creation + 2)]
 
@@ -151,7 +151,7 @@ async def test_the_loss_of_a_node_that_was_named(opened: NodeOpener, fresh_beam:
         up = await next_event(events)
         remote = await beam.eval("plain_processes:spawn_named(worker)")
         ref = me.monitor(remote)
-        await beam.eval("plain_processes:await_monitored(worker, 1, 5000)")
+        await beam.eval("plain_processes:await_monitored(worker, 1, 20000)")
         beam.kill()
         assert await me.receive(timeout=PATIENCE) == (
             Atom("DOWN"),
@@ -171,7 +171,7 @@ async def test_a_beam_that_is_not_to_be_named(opened: NodeOpener, fresh_beam: Be
         assert await beam.eval("net_kernel:connect_node(N)", N=node.name) is False
         node.allow(["127.0.0.1"])
         assert await stranger.eval("net_kernel:connect_node(N)", N=node.name) is False
-        assert node.connections == []
+        await until(lambda: node.connections == [])
         assert await beam.eval("net_kernel:connect_node(N)", N=node.name) is True
 
 

@@ -165,7 +165,10 @@ async def test_leaving_does_not_wait_for_a_suspended_beam(
 
 
 @pytest.mark.rule("Flow control: what was sent before a node ends arrives")
-async def test_leaving_waits_for_what_a_beam_has_not_taken_yet(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
+async def test_leaving_waits_for_what_a_beam_has_not_taken_yet(
+    opened: NodeOpener, fresh_beam: BeamFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "CLOSE_TIME", PATIENCE)  # a machine under test may stand still for longer
     slow = fresh_beam()
     async with opened() as node:
         await node.connect(slow.name)

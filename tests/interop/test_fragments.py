@@ -15,6 +15,7 @@ from tests.parsing import frames_of, interleaved
 
 if TYPE_CHECKING:
     from erlang_interop.testing.beam import Beam
+    from tests.conftest import BeamFactory
     from tests.interop.conftest import NodeOpener
 
 DOWN, EXIT, PROCESS, PIECE, SMALL = map(Atom, ("DOWN", "EXIT", "process", "piece", "small"))
@@ -164,8 +165,9 @@ async def test_a_sender_of_ours_dies_in_the_middle(node: Node, beam: Beam) -> No
 
 
 @pytest.mark.rule("Fragments and atom cache: a connection lost in the middle of a message leaves nothing held")
-def test_a_connection_of_ours_lost_in_the_middle(beam: Beam) -> None:
-    held = 40_000_000
+def test_a_connection_of_ours_lost_in_the_middle(fresh_beam: BeamFactory) -> None:
+    """A BEAM of its own: in that of the session, what other tests have left may be freed at any moment."""
+    beam, held = fresh_beam(), 40_000_000
     echo = beam.eval_sync("plain_processes:spawn_echo()")
     before = beam.eval_sync("erlang:memory(binary)")
     with RawPeer(beam) as peer:

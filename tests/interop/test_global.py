@@ -24,13 +24,14 @@ async def test_global_beside_a_passive_node(opened: NodeOpener, fresh_beam: Beam
         assert await one.eval(f"net_kernel:connect_node('{two.name}').") is True
         assert await is_among_nodes(one, node.name, "visible")
         # The mesh does not spread to us.
+        assert await is_among_nodes(two, one.name)
         assert await two.eval("nodes().") == [Atom(one.name)]
         locked = "global:set_lock({a_lock, self()}, [node() | nodes()], 0)."
         assert await one.eval(locked) is True
         assert await one.eval("global:trans({another, self()}, fun() -> done end).") == Atom("done")
         assert await one.eval("global:register_name(somebody, whereis(init)).") == YES
         init = f"rpc:call('{one.name}', erlang, whereis, [init])"
-        found = f"polling:until(fun() -> global:whereis_name(somebody) =:= {init} end, 5000)."
+        found = f"polling:until(fun() -> global:whereis_name(somebody) =:= {init} end, 20000)."
         assert await two.eval(found) is True
 
 

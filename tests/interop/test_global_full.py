@@ -180,7 +180,8 @@ async def test_a_name_of_both_sides_is_resolved(opened: NodeOpener, fresh_beam: 
                 await has_name(beam, name, pid)
             conflict, mine_lost = Atom("global_name_conflict"), ours == "z_greater"
             await until(lambda: node.is_alive(mine["exit"]) is not mine_lost)
-            assert await beam.eval("erlang:is_process_alive(P).", P=theirs["exit"]) is mine_lost
+            lives = "polling:until(fun() -> is_process_alive(P) =:= Alive end, 20000)."
+            assert await beam.eval(lives, P=theirs["exit"], Alive=mine_lost) is True
             both = (conflict, Atom("both"))
             told_me = {(*both, there.pid)} | (
                 {(conflict, Atom("notify")), (conflict, Atom("mine"), there.pid)} if mine_lost else set()
@@ -257,7 +258,12 @@ async def test_peers_that_speak_halfway_keep_no_beam_waiting(
     caplog.set_level(logging.WARNING, "erlang_interop.global")
     beam = fresh_beam()
     async with opened(visible="full") as node:
-        await node.connect(beam.name)
+
+        async def has_met_the_beam() -> bool:
+            await node.connect(beam.name)  # it is disconnected if it takes longer than that
+            return Atom(beam.name) in server_of(node).known
+
+        await until(has_met_the_beam)
         await know_each_other(node, beam)
         for last in ("set_lock", "lock_set", "exchange"):
             async with stranger(epmd, cookie, last) as me, trio.open_nursery() as speaking:

@@ -116,6 +116,7 @@ async def test_a_name_goes_with_its_node(opened: NodeOpener, pair: tuple[Beam, B
         assert await whereis(pair[1], name) != UNDEFINED
     for beam in pair:
         await has(beam, name, UNDEFINED)
+        await has_lost(beam, node.name)
     async with opened(node.name.name, visible=visible) as node:  # and its next life has nothing of it
         await node.connect(pair[0].name)
         assert await node.global_names.whereis(name) is None

@@ -113,7 +113,7 @@ async def test_locks_of_a_full_node(trio_of: Trio) -> None:
         node.exit(pid, Atom("kill"))
         for beam in (one, two):
             await is_free(beam, resource)
-        assert server.locks.held == []
+        await until(lambda: server.locks.held == [])
         assert await there.run("global", "set_lock", (resource, there.pid)) is True
         assert [lock.holders for lock in server.locks.held] == [(there.pid,)]
         with pytest.raises(TransactionAborted):

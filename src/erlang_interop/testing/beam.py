@@ -37,7 +37,7 @@ from erlang_interop.etf import decode, encode
 from erlang_interop.etf.text import format_term
 from erlang_interop.terms import Atom
 from erlang_interop.testing.beam_control import READY_ID, control_source
-from erlang_interop.testing.ports import free_port
+from erlang_interop.testing.ports import free_port, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,6 +164,8 @@ class Epmd:
         # Between picking a free port and listening on it, somebody else may take it: then another is picked.
         for _ in range(1 if port else 5):
             chosen = port or free_port()
+            if not is_free(chosen):
+                continue  # who listens there would answer before ours has found that it cannot
             process = subprocess.Popen(
                 [str(program), "-port", str(chosen), "-address", ",".join((LOOPBACK, *addresses))],
                 stdin=subprocess.DEVNULL,
@@ -420,7 +422,8 @@ class Beam:
                     future.set_result(answer)
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(1.0)  # the pipe closes just before the process ends: its status belongs in the error
+                # The pipe closes just before the process ends: its status belongs in the error.
+                self._process.wait(10.0)
             with self._lock:
                 self._ended = True
                 waiting = list(self._waiting.values())

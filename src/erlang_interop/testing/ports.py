@@ -30,11 +30,17 @@ def free_port() -> int:
     """
     while True:
         port = next(_ports)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue  # somebody listens there
-        return port
+        if is_free(port):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port of 127.0.0.1 now."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _own_ports() -> Iterator[int]:

@@ -5,7 +5,7 @@
 -type destination() :: pid() | atom() | {atom(), node()}.
 
 -spec call(destination(), term()) -> {ok, term()} | {exit, term()}.
-call(Dest, Request) -> call(Dest, Request, 5000).
+call(Dest, Request) -> call(Dest, Request, 20000).
 
 %% gen_server:call in a process of its own, so that a late reply or a crash never reaches the process that asked.
 %% {exit, Reason} has the reason the caller exits with, e.g. {noproc, {gen_server, call, [...]}}.
