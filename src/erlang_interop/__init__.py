@@ -61,11 +61,12 @@ from .errors import (
 )
 from .flags import DFlag
 from .otp.erpc import ErpcRequest
-from .otp.gen import From
+from .otp.gen import CallRequest, From
 from .otp.global_names import GlobalNames
 from .otp.global_server import GlobalServer
 from .otp.node import Node, open_node
 from .otp.pg import Pg, PgEvent, PgJoin, PgLeave, open_pg
+from .otp.requests import Request, Requests
 from .otp.server import NO_REPLY, GenServer, Stop
 from .otp.supervisor import ChildInfo, ChildSpec, Supervisor
 from .runtime.distribution import ConnectionInfo
@@ -102,6 +103,7 @@ __all__ = [
     "BadRpc",
     "BitString",
     "CallError",
+    "CallRequest",
     "CallTimeout",
     "CalleeExited",
     "CertificateError",
@@ -171,6 +173,8 @@ __all__ = [
     "RemoteExit",
     "RemoteProtocolError",
     "RemoteThrow",
+    "Request",
+    "Requests",
     "SpawnError",
     "Stop",
     "Superseded",

@@ -362,7 +362,10 @@ class CallError(ErlangInteropError):
 
     Attributes:
         reason: The Erlang exit reason, as ``gen_server:call/3`` would exit with.
+        label: Of a request in a collection of ``Requests``, its label there; otherwise None.
     """
+
+    label: Any = None
 
     def __init__(self, reason: Any, message: str | None = None) -> None:
         """``message`` says it in words; without it the reason's ``repr`` stands."""

@@ -144,6 +144,10 @@ class CallingNode(RuntimeNode):
         """``erpc:send_request/4``: :meth:`erpc_call` without waiting.
 
         ``await request.receive_response(timeout)`` then returns or raises what it would have,
-        ``await request.wait_response(timeout)`` says whether that is there, ``request.abandon()`` gives up.
+        ``await request.wait_response(timeout)`` says whether that is there, ``request.abandon()`` gives up. Many
+        of them, with labels: :class:`Requests`.
+
+        Raises:
+            EncodeError: an argument has a part that no external term can carry.
         """
         return erpc.send_request(self, node, module, function, args)

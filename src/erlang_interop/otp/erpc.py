@@ -20,17 +20,15 @@ Source: kernel/src/erpc.erl (call/5, send_request/4, result/4, execute_call/4).
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
-from ..errors import CallError, CallTimeout, ErpcError, Exit, NodeDownError, RemoteError, RemoteExit, RemoteThrow
+from ..errors import CallError, CallTimeout, ErpcError, NodeDownError, RemoteError, RemoteExit, RemoteThrow
 from ..runtime.atoms import BADARG, NOCONNECTION, NORMAL
 from ..runtime.inline import InlineServer
 from ..runtime.signals import atom_of
 from ..terms import Atom
 from .gen import shown_term
+from .requests import Request, Requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,7 +45,7 @@ EXIT_CLASS: Final = Atom("exit")
 TIMEOUT: Final = Atom("timeout")
 
 
-class ErpcRequest(InlineServer):
+class ErpcRequest(Request):
     """A call under way, made by ``node.erpc_send_request``.
 
     Attributes:
@@ -56,68 +54,37 @@ class ErpcRequest(InlineServer):
     """
 
     def __init__(self, to: Atom, module: Atom, function: Atom, arguments: list[Term]) -> None:
+        super().__init__()
         self.to = to
         self.called = f"{module.name}:{function.name}/{len(arguments)}"
         self._mfa = [module, function, arguments]
-        self._message: Any = None
-        self._done = trio.Event()
 
     def started(self) -> None:
         """Ask."""
         self._ref: Reference = self.process.make_ref()
         arguments: list[Any] = [self._ref, *self._mfa]
-        self.process.spawn_request(self.to, ERPC, EXECUTE_CALL, arguments, monitor=True, reply="error_only")
+        self._id = self.process.spawn_request(self.to, ERPC, EXECUTE_CALL, arguments, monitor=True, reply="error_only")
 
     def handle_message(self, message: Term) -> None:
-        """The error, or the DOWN: nobody but the router knows this process."""
-        self._message = message
-        raise Exit(NORMAL)
+        """The error, or the DOWN. The function knows who its parent is, and may send it anything."""
+        if type(message) is tuple and len(message) in (4, 5) and message[1] == self._id:
+            super().handle_message(message)
 
-    def terminated(self, reason: Term) -> None:
-        """Wake who waits."""
-        self._done.set()
+    def _timed_out(self, when: str) -> CallTimeout:
+        return CallTimeout(
+            (ERPC, TIMEOUT),
+            f"{self.called} did not return {when} on {self.to.name}: it is slow, or waits for something itself; "
+            f"timeout= allows more (None: for ever)",
+        )
 
-    def abandon(self) -> None:
-        """Give up: the function goes on where it runs, and what comes of it is dropped. After the end, nothing."""
-        if self.process.alive:
-            # The request and the monitor end with the process; exiting as itself is the `normal` that is obeyed.
-            self.process.exit(self.process.pid, NORMAL)
-
-    async def wait_response(self, timeout: float | None = None) -> bool:
-        """``erpc:wait_response/2``: whether the response came within ``timeout`` seconds (None: wait for ever).
-
-        The request stays as it is; ``receive_response`` then has the response without waiting.
-        """
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            await self._done.wait()
-        return self._message is not None
-
-    async def receive_response(self, timeout: float | None = None) -> Term:
-        """``erpc:receive_response/2``: what the function returned. The request is given up if that takes too long.
-
-        Args:
-            timeout: Seconds to wait; None waits for ever.
+    def _result(self, message: Any) -> Term:
+        """What the function returned.
 
         Raises:
             RemoteError, RemoteExit, RemoteThrow: the function raised that.
-            CallTimeout: no response in time, or the request was given up before.
             NodeDownError: the connection was lost, or could not be made; its ``__cause__`` says why.
             ErpcError: the node does not do such calls (``notsup``), or has no room for another process.
         """
-        try:
-            await self.wait_response(timeout)
-        finally:
-            self.abandon()
-        if self._message is None:
-            raise CallTimeout(
-                (ERPC, TIMEOUT),
-                f"{self.called} did not return within {timeout} s on {self.to.name}: it is slow, or waits for "
-                f"something itself; timeout= allows more (None: for ever)",
-            )
-        return self._result()
-
-    def _result(self) -> Term:
-        message = self._message
         if len(message) == 4:  # {spawn_reply, ReqId, error, Reason}
             raise self._failure(message[3])
         match message[4]:
@@ -198,21 +165,11 @@ def multicast(
 
 async def gather(requests: Sequence[ErpcRequest], timeout: float | None) -> list[Term | CallError]:
     """The responses, in this order, in ``timeout`` seconds for all together; errors are returned, not raised."""
-    deadline = math.inf if timeout is None else trio.current_time() + timeout
-    answers: list[Term | CallError] = []
-    try:
-        with trio.move_on_at(deadline):
-            for request in requests:
-                await request.wait_response()
+    with Requests[ErpcRequest]() as collection:
         for request in requests:
-            try:
-                answers.append(await request.receive_response(0))
-            except CallError as error:
-                answers.append(error)
-    finally:
-        for request in requests:
-            request.abandon()
-    return answers
+            collection.add(request, request)
+        outcomes = {request: outcome async for request, outcome in collection.responses(timeout)}
+    return [outcomes[request] for request in requests]
 
 
 async def multicall(

@@ -16,16 +16,14 @@ Source: stdlib/src/gen.erl (do_call, send_request, reply); ERTS manual, "Process
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import trio
-
-from ..errors import CalleeExited, CallError, CallTimeout, EncodeError, Exit, NodeDownError, NoProcess
+from ..errors import CalleeExited, CallError, CallTimeout, EncodeError, NodeDownError, NoProcess
 from ..etf.text import format_term
-from ..runtime.atoms import DOWN, NOCONNECTION, NOPROC, NORMAL
-from ..runtime.inline import InlineServer
+from ..runtime.atoms import DOWN, NOCONNECTION, NOPROC
 from ..runtime.process import Process
 from ..terms import Atom, ImproperList, Pid, Reference, Term
+from .requests import Request
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -82,65 +80,40 @@ async def call(
     """
     if isinstance(caller, Process):
         return await _call_as(caller, dest, request, timeout)
-    pending = _PendingCall(dest, request, asker)
+    pending = CallRequest(dest, request, asker)
     caller.start_inline(pending)
-    return await pending.answer(timeout)
+    return await pending.receive_response(timeout)
 
 
-class _PendingCall(InlineServer):
-    """The process behind a call from code that is no process: it wakes the task that waits, and ends.
+class CallRequest(Request):
+    """A call under way, made by ``node.send_request``, and the process behind a call from code that is no process.
 
     An inline server instead of a mailbox and a task of its own: the answer is one method call away from the socket.
+
+    Attributes:
+        to: The process that was asked.
     """
 
-    def __init__(self, dest: MonitorTarget, request: Term, asker: Pid | None) -> None:
-        self._dest = dest
+    def __init__(self, to: MonitorTarget, request: Term, asker: Pid | None = None) -> None:
+        super().__init__()
+        self.to = to
         self._request = request
         self._asker = asker
-        self._message: Term = None
-        self._task: trio.lowlevel.Task | None = None
 
     def started(self) -> None:
-        self._ref = send_request(self.process, self._dest, self._request, asker=self._asker)
+        """Ask."""
+        self._ref = send_request(self.process, self.to, self._request, asker=self._asker)
 
     def handle_message(self, message: Term) -> None:
+        """The answer, or the DOWN that stands for it; whatever a stranger sends is dropped."""
         if is_response(message, self._ref):
-            self._message = message
-            self._wake()
-            raise Exit(NORMAL)
+            super().handle_message(message)
 
-    async def answer(self, timeout: float | None) -> Term:
-        """Wait for it; called once."""
-        # A timer of the node's, in its one heap: a cancel scope of its own costs more than the rest of the wait.
-        timer = None if timeout is None else self.node.call_later(timeout, self._wake)
-        try:
-            if self._message is None:
-                await self._park()
-            else:
-                await trio.lowlevel.checkpoint()
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if self.process.alive:
-                # Its monitor and its alias go with it; exiting as itself is the one signal `normal` that is obeyed.
-                self.process.exit(self.process.pid, NORMAL)
-        if self._message is None:
-            raise _timed_out(self._dest, timeout)
-        return _result_of(self.node, self._message, self._dest)
+    def _timed_out(self, when: str) -> CallTimeout:
+        return _timed_out(self.to, when)
 
-    def _wake(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
-
-    async def _park(self) -> None:
-        self._task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _result(self, message: Any) -> Term:
+        return _result_of(self.node, message, self.to)
 
 
 async def _call_as(process: Process, dest: MonitorTarget, request: Term, timeout: float | None) -> Term:
@@ -158,7 +131,7 @@ async def _call_as(process: Process, dest: MonitorTarget, request: Term, timeout
             process.demonitor(ref)
             process.discard_messages(lambda message: is_response(message, ref))
             if isinstance(error, TimeoutError):
-                raise _timed_out(dest, timeout) from None
+                raise _timed_out(dest, f"within {timeout} s") from None
             raise
     finally:
         process.mailbox.put_back(waiting)
@@ -277,10 +250,10 @@ def _alias_in(tag: Term) -> Reference | None:
 # ---------------------------------------------------------------------------------------------------------- in words
 
 
-def _timed_out(dest: MonitorTarget, timeout: float | None) -> CallTimeout:
+def _timed_out(dest: MonitorTarget, when: str) -> CallTimeout:
     return CallTimeout(
         _TIMEOUT,
-        f"{_shown(dest)} did not answer within {timeout} s: it is busy, stuck, or never replies to this request; "
+        f"{_shown(dest)} did not answer {when}: it is busy, stuck, or never replies to this request; "
         f"timeout= allows more (None: for ever)",
     )
 

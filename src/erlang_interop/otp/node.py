@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..runtime.tls_options import FilePath, TlsOptions
     from ..terms import Atom, Term
     from ..wire.channel import Limits
+    from .gen import CallRequest
     from .io_server import Output
 
 
@@ -66,6 +67,20 @@ class Node(CallingNode):
             EncodeError: the request has a part that no external term can carry.
         """
         return await gen.call(self, dest, request, timeout)
+
+    def send_request(self, dest: MonitorTarget, request: Term) -> CallRequest:
+        """``gen_server:send_request/2``: :meth:`call` without waiting.
+
+        ``await request.receive_response(timeout)`` of what is given then returns or raises what it would have,
+        ``await request.wait_response(timeout)`` says whether that is there, ``request.abandon()`` gives up. Many of
+        them, with labels: :class:`Requests`.
+
+        Raises:
+            EncodeError: the request has a part that no external term can carry.
+        """
+        pending = gen.CallRequest(dest, request)
+        self.start_inline(pending)
+        return pending
 
     def cast(self, dest: Destination, message: Term) -> Sending:
         """``gen_server:cast/2``: tell ``dest``; nothing is known of what becomes of it."""
