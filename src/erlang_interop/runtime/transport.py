@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which to let more come in; the loop rounds it up to a millisecond, the least that its epoll can wait.
 MOMENT: Final = 0.0002
+#: Ports that are tried where any will do: one that is free on the first address of a host may be taken on the second.
+_TRIES: Final = 10
 #: Accepting goes on after these: they concern one connection, or a shortage that passes.
 _PASSING: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -250,9 +252,26 @@ async def listen(host: str, port: int = 0) -> Listener:
         HostNotFound: the name does not resolve.
         AddressInUse: the port is taken, or the address is not of this machine.
     """
+    addresses = await resolve(host)
+    tries = _TRIES if port == 0 else 1
+    while True:
+        tries -= 1
+        try:
+            return Listener(_listening(addresses, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and tries:
+                continue
+            what = os.strerror(error.errno) if error.errno else str(error)
+            raise AddressInUse(
+                f"cannot listen on {host}:{port}: {what}; choose another port, or a host name that is this machine's"
+            ) from error
+
+
+def _listening(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
+    """A socket for each of the addresses, all on one port. Raises OSError, and leaves none open then."""
     sockets: list[socket.socket] = []
     try:
-        for family, address in await resolve(host):
+        for family, address in addresses:
             sock = socket.socket(socket.AddressFamily(family), socket.SOCK_STREAM)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,11 +281,8 @@ async def listen(host: str, port: int = 0) -> Listener:
             sock.bind((address, port))
             sock.listen(128)
             port = sock.getsockname()[1]
-    except OSError as error:
+    except OSError:
         for sock in sockets:
             sock.close()
-        what = os.strerror(error.errno) if error.errno else str(error)
-        raise AddressInUse(
-            f"cannot listen on {host}:{port}: {what}; choose another port, or a host name that is this machine's"
-        ) from error
-    return Listener(sockets)
+        raise
+    return sockets

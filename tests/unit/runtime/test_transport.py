@@ -1,3 +1,4 @@
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,6 +7,7 @@ import pytest
 import trio
 
 from erlang_interop.errors import AddressInUse, HostNotFound, NodeUnreachable
+from erlang_interop.runtime import transport
 from erlang_interop.runtime.transport import Stream, format_address, listen, open_stream
 from erlang_interop.testing.ports import free_port
 
@@ -79,6 +81,33 @@ async def test_a_port_that_is_taken_says_so() -> None:
 @pytest.mark.parametrize(("address", "text"), [(("127.0.0.1", 80), "127.0.0.1:80"), (("::1", 80, 0, 0), "[::1]:80")])
 def test_addresses_print_as_people_write_them(address: tuple[object, ...], text: str) -> None:
     assert format_address(address) == text
+
+
+async def test_any_port_is_one_that_is_free_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system chooses it for the first address, and something else may use it on the second."""
+    refused: list[int] = []
+
+    class Crowded(socket.socket):
+        def bind(self, address: tuple[str, int]) -> None:  # type: ignore[override]
+            if address[0] == "127.0.0.2" and len(refused) < 3:
+                refused.append(address[1])
+                raise OSError(errno.EADDRINUSE, "taken")
+            super().bind(address)
+
+    async def two_addresses(_host: str) -> list[tuple[int, str]]:
+        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "127.0.0.2")]
+
+    monkeypatch.setattr(transport, "resolve", two_addresses)
+    monkeypatch.setattr(socket, "socket", Crowded)
+    listener = await listen("here")
+    assert len(refused) == 3
+    assert listener.addresses == [f"127.0.0.1:{listener.port}", f"127.0.0.2:{listener.port}"]
+    listener.close()
+    refused.clear()
+    port = free_port()
+    with pytest.raises(AddressInUse, match=f"cannot listen on here:{port}: "):
+        await listen("here", port)
+    assert refused == [port]
 
 
 async def test_a_listener_takes_all_addresses_of_its_host_on_one_port() -> None:
