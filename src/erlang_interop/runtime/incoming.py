@@ -175,8 +175,8 @@ class Incoming:
             link.unlink_received()
             if link.state is LinkState.GONE:
                 self._router.forget_link(peer, process, from_pid)
-        elif process is None:
-            self._check_incarnation(to_pid, peer, control)
+        elif process is None and self._is_of_older_incarnation(to_pid, peer, control):
+            return
         # Before any other signal to that process (erl_dist_protocol#link_protocol).
         peer.emit(_unlink_id_ack(unlink_id, to_pid, from_pid))
 
@@ -184,7 +184,7 @@ class Incoming:
         _, unlink_id, from_pid, to_pid = control
         process = self._router.processes.get(to_pid)
         if process is None:
-            self._check_incarnation(to_pid, peer, control)
+            self._is_of_older_incarnation(to_pid, peer, control)
             return
         link = process.links.get(from_pid)
         if link is not None:
@@ -278,8 +278,18 @@ class Incoming:
         if pid.node != self._router.name:
             raise _refusal(peer, control, "is meant for another node", "external pids")
 
+    def _is_of_older_incarnation(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> bool:
+        """Whether the end of a link is meant for an older incarnation: then it is dropped, and not answered.
+
+        A BEAM sends that when a process unlinks before it has taken in that the link went with the connection; its
+        ``global`` does, when a name is registered again at once. A BEAM that receives it closes the connection, though
+        dist.c means to drop it: it looks at the node of the sender there, not at that of the receiver.
+        """
+        self._check_node(pid, peer, control)
+        return pid.creation != self._router.creation
+
     def _check_incarnation(self, pid: Pid, peer: Peer, control: tuple[Any, ...]) -> None:
-        """Signals of a link cannot reach an older incarnation: the link was gone with the connection to it."""
+        """An exit over a link cannot reach an older incarnation: the link was gone with the connection to it."""
         if pid.creation != self._router.creation or pid.node != self._router.name:
             raise _refusal(peer, control, "is meant for another node, or for an older incarnation", "external pids")
 

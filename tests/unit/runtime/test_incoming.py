@@ -168,14 +168,18 @@ async def test_a_link_with_priority(router: Router, peer: Sink) -> None:
     assert process.messages == [((EXIT, REMOTE, BANG), None, True), (EXIT, REMOTE, BANG)]
 
 
-@pytest.mark.parametrize("op", [Op.UNLINK_ID, Op.UNLINK_ID_ACK, Op.PAYLOAD_EXIT], ids=lambda op: op.name)
 @pytest.mark.parametrize("target", [OLD, THIRD], ids=["old incarnation", "another node"])
-async def test_a_link_signal_for_no_process_of_this_life(router: Router, peer: Sink, op: Op, target: Pid) -> None:
-    control = (24, REMOTE, target) if op is Op.PAYLOAD_EXIT else (int(op), 1, REMOTE, target)
-    with pytest.raises(
-        RemoteProtocolError, match=f"{op.name} .* is meant for another node, or for an older incarnation"
-    ):
-        router.dispatch(peer, [(control, BANG)])
+async def test_an_exit_for_no_process_of_this_life(router: Router, peer: Sink, target: Pid) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"PAYLOAD_EXIT .* is meant for another node, or for an older"):
+        router.dispatch(peer, [((24, REMOTE, target), BANG)])
+    assert peer.emitted == []
+
+
+@pytest.mark.parametrize("op", [Op.UNLINK_ID, Op.UNLINK_ID_ACK], ids=lambda op: op.name)
+async def test_the_end_of_a_link_for_no_process_of_this_life(router: Router, peer: Sink, op: Op) -> None:
+    router.dispatch(peer, [((int(op), 1, REMOTE, OLD), NO_PAYLOAD)])
+    with pytest.raises(RemoteProtocolError, match=f"{op.name} .* is meant for another node"):
+        router.dispatch(peer, [((int(op), 1, REMOTE, THIRD), NO_PAYLOAD)])
     assert peer.emitted == []
 
 
