@@ -29,6 +29,7 @@ from ..runtime.signals import atom_of
 from ..terms import Atom, Pid
 from . import gen
 from ._global_calls import Holder, LockId, del_lock, set_lock
+from ._global_held import Held
 from ._global_messages import GLOBAL
 from ._global_registrar import Registrar
 from ._global_resolving import Resolving
@@ -71,6 +72,7 @@ class GlobalNames:
         self._node = node
         self._resolving: Resolving | None = None
         self._holder: Holder | None = None
+        self._held: Held | None = None
         server = node.global_server
         self._registrar = None if server is None else Registrar(node, server, self._own_holder)
         self._last: Atom | None = None
@@ -95,7 +97,8 @@ class GlobalNames:
 
         From a node that is not ``"full"`` the BEAM that registers a process of this node is linked to it
         (``global:register_name_external/3``): when the connection to that BEAM is lost, the process gets an exit signal
-        ``noconnection``.
+        ``noconnection``. Every BEAM that is lost drops the name for itself, and has to be told again when it is back; a
+        warning says so (docs/global.md, "Names of hidden and passive nodes").
 
         Args:
             name: Any term; a ``str`` is an atom.
@@ -128,6 +131,8 @@ class GlobalNames:
                 + ("" if external else ", or it has another name"),
                 name,
             )
+        if registrar is None:
+            self._remember(name, pid)
 
     async def re_register(
         self,
@@ -148,6 +153,7 @@ class GlobalNames:
             await registrar.re_register(name, pid, method)
         else:
             await self._ask(through, "re_register_name", [name, pid, method])
+            self._remember(name, pid)
 
     async def unregister(self, name: Term, *, through: Atom | str | None = None) -> None:
         """``global:unregister_name/1``: the name is free again; nothing, if nobody has it."""
@@ -157,6 +163,7 @@ class GlobalNames:
             await registrar.unregister(name)
         else:
             await self._ask(through, "unregister_name", [name])
+            self._remember(name, None)
 
     async def whereis(self, name: Term, *, through: Atom | str | None = None) -> Pid | None:
         """``global:whereis_name/1``: who has the name."""
@@ -289,6 +296,18 @@ class GlobalNames:
             return await function()
         finally:
             await self.del_lock(lock, where)
+
+    def _remember(self, name: Term, pid: Pid | None) -> None:
+        """A BEAM has given ``pid`` the name, or taken it back; that is for the log, when a BEAM is lost."""
+        if self._registrar is not None:
+            return  # a node that takes part exchanges its names with each BEAM that comes back
+        if pid is not None and pid.node == self._node.name:
+            if self._held is None or not self._held.process.alive:
+                self._held = Held()
+                self._node.start_inline(self._held)
+            self._held.hold(name, pid)
+        elif self._held is not None:
+            self._held.release(name)
 
     # -- who is asked
 
