@@ -220,8 +220,10 @@ def document(results: Results, arguments: argparse.Namespace) -> str:
 Does a cluster of BEAMs behave worse because a node of ours is in it? `make partitions` plays this matrix, `make test` a
 part of it. BEAMs of several OTPs, with `prevent_overlapping_partitions` on as it is by default, are joined by one or
 two *newcomers*: nodes of ours in one of the three modes ([Hidden or visible](visible.md)), or, to see what OTP does,
-one or two BEAMs more. Then something fails, is mended, and in the end all must agree: `nodes()` and
-`global:registered_names()` of every BEAM, and what our node says of both. A run without agreement fails.
+one or two BEAMs more. Every node has a process with a global name; those of hidden and passive nodes are registered
+through BEAMs ([Names of hidden and passive nodes](global.md#names-of-hidden-and-passive-nodes)). Then something fails,
+is mended, and in the end all must agree: `nodes()`, `global:registered_names()` and whose the names are, on every BEAM,
+and what our node says of all that. A run without agreement fails.
 
 ## Which BEAMs lost each other over it?
 
@@ -242,9 +244,9 @@ each BEAM each time, over direct connections.
 
 {as_markdown(names_table(results))}
 
-Hidden and passive nodes are not asked: with them it takes as long as without. A `"full"` one is a member, which is
-asked for the lock, to take the name, and to free the lock. That takes longer than without a further member, as it does
-with a further BEAM, and our answers come somewhat later than a BEAM's.
+Hidden and passive nodes are not asked, though they have names: with them it takes as long as without. A `"full"` one
+is a member, which is asked for the lock, to take the name, and to free the lock. That takes longer than without a
+further member, as it does with a further BEAM, and our answers come somewhat later than a BEAM's.
 
 While something fails, the longest of all, in milliseconds, on a BEAM that nothing is done to (where there are but two,
 and it is their link that fails, on one of them). The links are relays here, which cost more than a name server does.
@@ -265,7 +267,9 @@ whom something happens to.
   A link is *cut* by a reset, now and for each new connection; it goes *silent* when its relay carries nothing any more.
 - Each BEAM writes down its nodedowns. Those of two BEAMs are explained where one of them was killed, suspended or
   restarted, or was at one end of a link between BEAMs that failed; `global` makes BEAMs leave each other then.
-- While a link is down, both ends register the same name. Once it is mended, one process must be left, the same for all.
+- While a link is down, both ends register the same name, if both are members. Once it is mended, one process must be
+  left, the same for all. A BEAM whose link with a hidden or passive newcomer is down must have dropped its name, and no
+  other BEAM may have. The newcomer registers it again through each BEAM that comes back ([global](global.md)).
 - Mending is connecting again, first each node with one BEAM. Two members that could not reach each other when the rest
   told them of each other's names drop these, and do not exchange them again once they are connected, in OTP and here.
   Then one leaves by `global:disconnect/0` and joins anew. Times it was needed, by what the newcomers were: {helped}.

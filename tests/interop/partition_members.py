@@ -255,8 +255,7 @@ class OurMember:
         return View(nodes, frozenset(), names, nodes)
 
     async def hold(self, name: str) -> None:
-        if self.mode == "full":
-            await self._ask("hold", name)
+        await self._ask("hold", name)
 
     async def kill(self) -> None:
         process, self._process = self._process, None

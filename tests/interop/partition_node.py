@@ -4,8 +4,9 @@
 
 ``ZENMON_COOKIE`` holds the cookie. Each line of its input is one request, ``["join", NODE, ...]``, ``["leave"]``,
 ``["disconnect"]``, ``["nodes"]``, ``["names"]`` or ``["hold", NAME]``, each line of its output the answer to one:
-``[true, VALUE]`` or ``[false, ERROR]``. Names of ``global`` are its own server's in the mode "full", and a BEAM's in
-the others.
+``[true, VALUE]`` or ``[false, ERROR]``. Names of ``global`` are what ``node.global_names`` says: the node's own server
+in the mode "full", and a BEAM in the others. "hold" needs a connection in the mode "full" alone: in the others the name
+is registered through each BEAM that connects, which is what docs/global.md advises.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from typing import Any
 
 import trio
 
-from erlang_interop import Atom, EpmdAddress, Node, NodeDownError, Pid, open_node
+from erlang_interop import (
+    Atom,
+    EpmdAddress,
+    GlobalNames,
+    GlobalNameTaken,
+    Node,
+    NodeDownError,
+    NoVisibleNode,
+    Pid,
+    Process,
+    open_node,
+)
 from tests.interop.collectors import wait_for_ever
 
 
@@ -35,10 +47,6 @@ class Member:
     def node(self) -> Node:
         assert self._node is not None, "it has left"
         return self._node
-
-    @property
-    def full(self) -> bool:
-        return bool(self._options["visible"] == "full")
 
     async def join(self, *peers: str) -> None:
         if self._node is None:
@@ -64,24 +72,32 @@ class Member:
         return [name.name for name in self.node.nodes("connected")]
 
     async def names(self) -> list[tuple[str, list[Any]]]:
-        if self.full:
-            names = self.node.global_names
+        """All names; none while the BEAM that was asked is being lost, or there is none."""
+        names = self.node.global_names
+        try:
             atoms = [name for name in await names.registered_names() if type(name) is Atom]
-            found = [(name, await names.whereis(name)) for name in atoms]
-        else:
-            found = await self._names_of_a_beam()
-        return [(str(name), as_json(pid)) for name, pid in found]
-
-    async def _names_of_a_beam(self) -> Any:
-        """What the first BEAM knows; nothing if there is none, or it is lost meanwhile, by ticks at the latest."""
-        for beam in self.node.nodes("connected"):
-            with contextlib.suppress(NodeDownError):
-                return await self.node.rpc(beam, "partition_watch", "names", [], timeout=None)
-        return []
+            return [(str(name), as_json(await names.whereis(name))) for name in atoms]
+        except (NodeDownError, NoVisibleNode):
+            return []
 
     async def hold(self, name: str) -> None:
         """Keep a name until the node leaves."""
-        await self.node.global_names.register(Atom(name), self.node.spawn(wait_for_ever))
+        if self._options["visible"] == "full":
+            await self.node.global_names.register(Atom(name), self.node.spawn(wait_for_ever))
+        else:
+            # The BEAM that has registered it is linked to it.
+            self.node.spawn(keep_name, self.node.global_names, Atom(name), trap_exit=True)
+
+
+async def keep_name(process: Process, names: GlobalNames, name: Atom) -> None:
+    """Give this process a name, and give it once more to each BEAM that comes back: it has dropped it."""
+    process.monitor_nodes()
+    while True:
+        match await process.receive():
+            case (Atom("nodeup"), Atom() as beam):
+                # Lost again: it comes back again. Taken: the others have told it of the name.
+                with contextlib.suppress(NodeDownError, GlobalNameTaken):
+                    await names.register(name, process.pid, through=beam)
 
 
 def as_json(pid: Any) -> list[Any]:

@@ -100,6 +100,8 @@ async def silence(cluster: Cluster, one: str, other: str) -> None:
 
 async def _mended(cluster: Cluster, one: str, other: str) -> None:
     await cluster.have_lost([frozenset((one, other))])
+    if one in cluster.newcomers and not cluster.in_mesh:
+        await cluster.has_dropped(other, one)
     for short in (one, other):
         if short in cluster.beams or cluster.in_mesh:
             await cluster.members[short].hold(CONTESTED)

@@ -59,22 +59,21 @@ class Cluster:
         return frozenset(other for other in present if other != short and self.should_be_connected(short, other))
 
     def expected_names(self, present: Iterable[str]) -> frozenset[str]:
-        return frozenset(name_of(short) for short in present if short in self.beams or self.in_mesh)
+        return frozenset(map(name_of, present))
 
     # ------------------------------------------------------------------------------------------------- life
     async def start(self, *shorts: str) -> None:
-        """Start nodes, all at once. Each holds a name, and is connected with nobody."""
+        """Start nodes, all at once. Each holds a name, and is connected with nobody.
+
+        A newcomer beside the mesh has its name as soon as it is connected with a BEAM.
+        """
         async with trio.open_nursery() as nursery:
             for short in shorts or self.members:
                 nursery.start_soon(self._start, self.members[short])
 
     async def _start(self, member: Member) -> None:
         await member.start()
-        await self._hold(member)
-
-    async def _hold(self, member: Member) -> None:
-        if member.short in self.beams or self.in_mesh:
-            await member.hold(name_of(member.short))
+        await member.hold(name_of(member.short))
 
     async def join(self, *shorts: str) -> None:
         """Bring nodes in: one connection is enough where `global` makes the others, else one with each BEAM."""
@@ -185,6 +184,15 @@ class Cluster:
                 await trio.sleep(LOOK_AGAIN_S)
             return
         raise MatrixError(f"still connected, as they see it: {sorted(wanted)}\n{self.logs()}")
+
+    async def has_dropped(self, beam: str, newcomer: str) -> None:
+        """Return when this BEAM does not know the name of a newcomer beside the mesh, and the other BEAMs do."""
+
+        async def so() -> bool:
+            name, views = name_of(newcomer), {short: await member.view() for short, member in self.beams.items()}
+            return {short for short, view in views.items() if name not in view.names} == {beam}
+
+        await until(so, AGREEMENT_LIMIT_S)
 
     async def sees(self, observer: str, node: str) -> None:
         """Return when ``observer`` is connected with ``node``."""
