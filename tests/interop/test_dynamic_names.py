@@ -16,6 +16,7 @@ from tests.interop.collectors import PATIENCE, collecting, has_lost, is_among_no
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from erlang_interop import NodeEvent
     from erlang_interop.testing.beam import Beam, Epmd
@@ -87,14 +88,14 @@ async def _until_told(process: object) -> None:
 
 @GIVEN
 async def test_a_beam_with_short_names_asks_us_for_a_name(
-    otp: Otp, opened: NodeOpener, epmd: Epmd, cookie: str
+    otp: Otp, opened: NodeOpener, epmd: Epmd, cookie: str, tmp_path: Path
 ) -> None:
     async with opened("short@localhost") as node, node.monitor_nodes() as events:
         source = f"true = net_kernel:connect_node('{node.name}'), io:format(\"~s\", [node()]), halt()."
         argv = [str(otp.root / "bin" / "erl"), "-noshell", "-sname", "undefined@localhost", "-eval", source]
-        environment = os.environ | {"ERL_EPMD_PORT": str(epmd.port), "ERL_FLAGS": f"-setcookie {cookie}"}
+        settings = {"HOME": str(tmp_path), "ERL_EPMD_PORT": str(epmd.port), "ERL_FLAGS": f"-setcookie {cookie}"}
         with trio.fail_after(PATIENCE):
-            done = await trio.run_process(argv, capture_stdout=True, env=environment)
+            done = await trio.run_process(argv, capture_stdout=True, env=os.environ | settings)
         name = Atom(done.stdout.decode())
         assert re.fullmatch(r"[0-9A-Z]+@localhost", name.name)
         assert await next_event(events) == NodeUp(name, "hidden")
