@@ -42,13 +42,19 @@ def down(ref: Reference, object_: Term, reason: Term) -> Term:
     return (Atom("DOWN"), ref, Atom("process"), object_, (Atom("zen_monitor"), reason))
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two minutes for a Proxy to come back: a machine under load may be late."""
+    monkeypatch.setattr("zenmon_node.local.remote.BASE_PENALTY", 60.0)
+
+
 async def next_message(process: Process) -> Term:
-    return await process.receive(timeout=10)
+    return await process.receive(timeout=30)
 
 
 async def until(condition: Callable[[], bool], zen: ZenMonitor | None = None) -> None:
     """Poll: nothing tells when a message to nobody in particular has arrived."""
-    with trio.move_on_after(10):
+    with trio.move_on_after(30):
         while not condition():  # noqa: ASYNC110 - see above
             await trio.sleep(0.005)
         return
@@ -184,6 +190,7 @@ async def test_nodedown_and_back(pair: Pair) -> None:
         assert await next_message(me) == down(again, pid, DIED)
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_proxy_that_is_restarted_costs_no_pid_its_monitor(pair: Pair) -> None:
     await pair.zen.connect(pair.there.name)
     lives, dies = pair.there.spawn(waiting), pair.there.spawn(waiting)
@@ -225,6 +232,7 @@ async def test_a_proxy_that_stays_away_costs_all_monitors_and_connect_waits_for_
         assert await next_message(me) == down(ref, pid, m.NODEDOWN)
 
 
+@pytest.mark.usefixtures("patience")
 async def test_zenmonitor_may_be_opened_anew_on_the_other_node(pair: Pair) -> None:
     await pair.zen.connect(pair.there.name)
     pid = pair.there.spawn(waiting)
@@ -376,7 +384,7 @@ async def test_ten_thousand_go_in_paced_batches(pair: Pair) -> None:
         started = trio.current_time()
         for pid in pids:
             pair.there.exit(pid, DIED)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             seen = [down.target async for down in downs]
         assert len(seen) == len(set(seen)) == 10_000
         assert trio.current_time() - started >= 0.4
@@ -424,7 +432,6 @@ async def test_a_notice_that_raises_costs_nobody_else_one(pair: Pair) -> None:
 
 
 async def test_a_connector_goes_when_it_is_not_needed_and_comes_back(pair: Pair) -> None:
-    pair.zen.configure(hibernation_threshold=1)
     seen: list[Cached] = []
     pair.zen.watch_compatibility(lambda node, verdict: seen.append(verdict.status))
     for life in (1, 2):
@@ -433,6 +440,7 @@ async def test_a_connector_goes_when_it_is_not_needed_and_comes_back(pair: Pair)
         async with pair.here.open_process() as me:
             ref = pair.zen.monitor(pid, subscriber=me)
             await subscribed(pair.there_zen, 1)
+            pair.zen.configure(hibernation_threshold=1)  # not before there is something to stay for
             assert pair.there_zen.statistics().remote_subscribers == 1
             (server,) = pair.zen._local._servers.values()
             await pair.here.connect(pair.there.name)
@@ -444,6 +452,7 @@ async def test_a_connector_goes_when_it_is_not_needed_and_comes_back(pair: Pair)
         assert pair.zen.cached_compatibility(pair.there.name) == CachedCompatibility(Cached.MISS)
         assert pair.here.is_connected(pair.there.name)
         assert seen == [Cached.COMPATIBLE, Cached.MISS] * life
+        pair.zen.configure(hibernation_threshold=1000)
     await pair.here.disconnect(pair.there.name)  # nobody is there whom that concerns
     assert pair.zen.remotes() == []
     assert pair.here.whereis(m.LOCAL) is not None

@@ -25,7 +25,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until_it_answers(address: EpmdAddress) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
             try:
                 assert await names(address) == []

@@ -125,7 +125,7 @@ async def test_a_reader_that_has_gone(command: Command, peer: Node) -> None:
         assert running.process.stdout is not None
         await running.process.stdout.aclose()
         peer.exit(worker, KILL)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await running.process.wait() == ExitStatus.NO_READER
         assert await running.err.rest() == ""
 
@@ -144,7 +144,7 @@ async def test_a_reader_that_reads_nothing_does_not_stop_the_node(command: Comma
         for _ in range(20):
             assert await peer.ping(name, timeout=20)
         running.process.send_signal(signal.SIGINT)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await running.process.wait() == ExitStatus.INTERRUPTED
 
 
