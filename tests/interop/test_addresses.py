@@ -66,7 +66,7 @@ async def genuine_epmd(otp: Otp, *, port: int = 0, addresses: Sequence[str] = ()
 def suspend(epmd: Epmd) -> None:
     """SIGSTOP; it has stopped when this returns, and not only when it has its turn."""
     os.kill(epmd.pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, epmd.pid, os.WSTOPPED | os.WNOWAIT)
+    os.waitid(os.P_PID, epmd.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def listening_on(otp: Otp, port: int) -> tuple[str, ...]:

@@ -260,7 +260,7 @@ async def test_a_beam_s_callers_see_how_a_python_server_ends(node: Node, beam: B
             assert (kind, why) == (EXIT, NOPROC)
     pid = await Calculator.start(node)
     assert await beam.eval(CALLS, Dest=pid, Request=(Atom("stop"), NORMAL)) == (OK, Atom("stopping"))
-    assert leftovers(node) == {}
+    await until(lambda: leftovers(node) == {})
 
 
 @pytest.mark.rule("Aliases: a late answer to a gen_server call is dropped")
@@ -292,7 +292,7 @@ async def test_nodedown_during_a_beam_s_call(node: Node, beam: Beam) -> None:
         await node.disconnect(beam.name)
     ((kind, (why, _)),) = answers
     assert (kind, why) == (EXIT, (Atom("nodedown"), node.name))
-    assert leftovers(node) == {}
+    await until(lambda: leftovers(node) == {})
 
 
 async def test_many_callers_of_a_beam(node: Node, beam: Beam) -> None:
