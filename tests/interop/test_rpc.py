@@ -78,7 +78,7 @@ async def py(either_node: Node) -> AsyncIterator[Node]:
     node.expose("py", functions)
     node.expose("threads", {"sleep": time.sleep, "div": div}, thread=True)
     yield node
-    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 3)
+    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 4)
 
 
 # ------------------------------------------------------------------------------------------------- a BEAM calls Python
@@ -413,6 +413,19 @@ async def test_rpc_of_all_kinds(either_node: Node, beam: Beam) -> None:
     assert one == 3
     assert isinstance(nobody, NodeDownError)
     assert isinstance(own, RemoteError)
+
+
+async def test_a_node_whose_rex_is_gone(node: Node, fresh_beam: BeamFactory) -> None:
+    """``{badrpc, _}`` has what it has on the BEAM itself."""
+    beam = fresh_beam(hidden=True)
+    await beam.eval("true = unregister(rex)")
+    call = "rpc:block_call(node(), lists, sum, [[1]], T)"
+    for theirs, timeout in ((Atom("infinity"), None), (7000, 7.0)):
+        badrpc, (exit_, (reason, (*called, (dest, (*request, _leader), time_)))) = await beam.eval(call, T=theirs)
+        with pytest.raises(BadRpc, match=f"rex on {beam.name} is not registered there") as error:
+            await node.rpc_block_call(beam.name, "lists", "sum", [[1]], timeout)
+        arguments = [dest, (*request, node.default_group_leader), time_]
+        assert (badrpc, error.value.reason) == (BADRPC, (exit_, (reason, (*called, arguments))))
 
 
 async def test_casts_to_a_beam(node: Node, beam: Beam) -> None:

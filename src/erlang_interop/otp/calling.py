@@ -59,7 +59,6 @@ class CallingNode(RuntimeNode):
 
         Raises:
             BadRpc, CallTimeout, NodeDownError, EncodeError: as :meth:`rpc`.
-            NoProcess: the node has no ``rex``.
         """
         return await rpc.block_call(self, node, module, function, args, timeout)
 

@@ -50,6 +50,7 @@ class ErpcRequest(Request):
 
     Attributes:
         to: The node that was asked.
+        mfa: What is called: module, function and list of arguments.
         called: ``module:function/arity``, for messages.
     """
 
@@ -57,12 +58,12 @@ class ErpcRequest(Request):
         super().__init__()
         self.to = to
         self.called = f"{module.name}:{function.name}/{len(arguments)}"
-        self._mfa = [module, function, arguments]
+        self.mfa: list[Any] = [module, function, arguments]
 
     def started(self) -> None:
         """Ask."""
         self._ref: Reference = self.process.make_ref()
-        arguments: list[Any] = [self._ref, *self._mfa]
+        arguments: list[Any] = [self._ref, *self.mfa]
         self._id = self.process.spawn_request(self.to, ERPC, EXECUTE_CALL, arguments, monitor=True, reply="error_only")
 
     def handle_message(self, message: Term) -> None:
@@ -147,11 +148,11 @@ class _Caster(InlineServer):
 
     def __init__(self, to: Iterable[Atom], mfa: list[Any]) -> None:
         self._to = to
-        self._mfa = mfa
+        self.mfa = mfa
 
     def started(self) -> None:
         for to in self._to:
-            self.process.spawn_request(to, ERPC, EXECUTE_CAST, self._mfa, reply="no")
+            self.process.spawn_request(to, ERPC, EXECUTE_CAST, self.mfa, reply="no")
 
 
 def multicast(
@@ -163,15 +164,6 @@ def multicast(
     caster.process.exit(pid, NORMAL)
 
 
-async def gather(requests: Sequence[ErpcRequest], timeout: float | None) -> list[Term | CallError]:
-    """The responses, in this order, in ``timeout`` seconds for all together; errors are returned, not raised."""
-    with Requests[ErpcRequest]() as collection:
-        for request in requests:
-            collection.add(request, request)
-        outcomes = {request: outcome async for request, outcome in collection.responses(timeout)}
-    return [outcomes[request] for request in requests]
-
-
 async def multicall(
     node: Node,
     to: Iterable[Atom | str],
@@ -181,7 +173,12 @@ async def multicall(
     timeout: float | None,
 ) -> list[Term | CallError]:
     """``erpc:multicall/5``."""
-    return await gather([send_request(node, each, module, function, args) for each in to], timeout)
+    asked = [send_request(node, each, module, function, args) for each in to]
+    with Requests[ErpcRequest]() as requests:
+        for request in asked:
+            requests.add(request, request)
+        outcomes = {request: outcome async for request, outcome in requests.responses(timeout)}
+    return [outcomes[request] for request in asked]
 
 
 def _listed(args: Sequence[Term]) -> list[Term]:

@@ -16,7 +16,6 @@ from erlang_interop import (
     GenServer,
     Node,
     NodeDownError,
-    NoProcess,
     Throw,
 )
 from tests.unit.otp.rpc_peer import exposed_here, idle
@@ -104,16 +103,33 @@ async def test_a_node_without_spawn_requests_is_asked_by_its_rex(two_nodes: tupl
     one, two = two_nodes
     await one.connect(two.name)
     one._router.peers[two.name].can_spawn = False  # as if it had not agreed to them
-    rex = two.whereis("rex")
-    assert rex is not None
-    two.exit(rex, Atom("kill"))
-    with pytest.raises(NoProcess):
-        await one.rpc(two.name, "py", "add", [1, 2])
+    two.unregister("rex")
+    with pytest.raises(BadRpc, match=r"rex on two@127\.0\.0\.1 is not registered there") as error:
+        await one.rpc(two.name, "py", "add", [1, 2], timeout=7)
+    request = (Atom("call"), Atom("py"), Atom("add"), [1, 2], one.default_group_leader)
+    call = (Atom("gen_server"), Atom("call"), [(Atom("rex"), two.name), request, 7000])
+    assert error.value.reason == (EXIT, (Atom("noproc"), call))
     await OldRex.start(two, name="rex")
     assert await one.rpc(two.name, "py", "add", [1, 2]) == 3
-    results, bad = await one.rpc_multicall([two.name], "py", "add", [1, 2])
-    assert isinstance(results[0], BadRpc)
-    assert (results[0].reason, bad) == (Atom("notsup"), [])
+    nodes: list[Atom | str] = [two.name, "nobody@127.0.0.1", one.name]
+    results, bad = await one.rpc_multicall(nodes, "py", "add", [1, 2], timeout=None)
+    assert (results[0], bad) == (3, [Atom("nobody@127.0.0.1")])
+    assert isinstance(results[1], BadRpc)
+    with pytest.raises(BadRpc, match=r"rex on two@127\.0\.0\.1 ended before it answered") as error:
+        await one.rpc(two.name, "py", "what", [], timeout=None)
+    (_, (reason, (*_, arguments))) = error.value.reason
+    assert (reason, arguments[2]) == (Atom("oops"), Atom("infinity"))
+
+
+async def test_a_node_without_room_for_another_process(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    with monkeypatch.context() as full:
+        full.setattr(two._router.spawning, "_new_process", lambda: None)
+        with pytest.raises(BadRpc, match=r"py:add/2 was not called on two@127\.0\.0\.1: system_limit") as error:
+            await one.rpc(two.name, "py", "add", [1, 2])
+    assert error.value.reason == (EXIT, Atom("system_limit"))
 
 
 async def test_multicall(pair: tuple[Node, Node]) -> None:
