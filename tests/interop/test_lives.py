@@ -54,7 +54,6 @@ def blocks() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.rule("Identifiers: 100,000 processes that lived leave no entry behind")
 async def test_a_hundred_thousand_lives_leave_nothing_behind(node: Node, beam: Beam) -> None:
     watcher = await beam.eval("life_watcher:start()")

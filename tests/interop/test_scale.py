@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.timeout(180)
 async def test_everything_fires_exactly_once(part: str, otp: Otp, fixtures_ebin: Path) -> None:
     outcome = await run_part(part, otp.root, fixtures_ebin, monitors=6000, nodes=2, kills=1000)
     assert outcome.found["checked"].startswith("every monitor fired exactly once")

@@ -193,7 +193,6 @@ async def play(script: list[Command], beam: Beam, cookie: str, epmd: Epmd, numbe
     return crossed
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.rule("Aliases: the four ways in which one ends, also while messages cross it")
 @pytest.mark.rule("Control messages: links, unlinks, monitors, aliases and exits that cross each other")
 def test_scripts_of_signals_go_with_a_beam_as_the_manual_says(beam: Beam, cookie: str, epmd: Epmd) -> None:

@@ -11,7 +11,6 @@ from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import pytest
 import trio
 import trio.lowlevel
 from hypothesis import event, example, given, settings
@@ -248,7 +247,6 @@ LEAVES_WHILE_MEETING: list[Step] = [
 ]
 
 
-@pytest.mark.timeout(240)
 @example(LEAVES_WHILE_MEETING)
 @settings(max_examples=120, derandomize=True)
 @given(st.lists(steps, min_size=15, max_size=80))

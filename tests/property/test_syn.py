@@ -561,7 +561,6 @@ def run(script: list[Step], handler: type[Eyes]) -> None:
     trio.run(play, script, handler, clock=MockClock(autojump_threshold=0))
 
 
-@pytest.mark.timeout(240)
 @settings(max_examples=40, derandomize=True)
 @given(steps(CALM), st.sampled_from(HANDLERS))
 def test_members_agree_and_have_seen_the_same(script: list[Step], handler: type[Eyes]) -> None:
@@ -570,7 +569,6 @@ def test_members_agree_and_have_seen_the_same(script: list[Step], handler: type[
     run(script, handler)
 
 
-@pytest.mark.timeout(240)
 @settings(max_examples=120, derandomize=True)
 @given(steps(CALM + FAULTS), st.sampled_from(HANDLERS))
 def test_members_agree_after_splits_and_crashes(script: list[Step], handler: type[Eyes]) -> None:

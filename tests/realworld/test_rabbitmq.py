@@ -22,7 +22,6 @@ DOWN, NORMAL, PROCESS = Atom("DOWN"), Atom("normal"), Atom("process")
 
 
 @pytest.mark.realworld
-@pytest.mark.timeout(180)
 async def test_rabbitmq(node: Node, broker: Broker) -> None:
     """One test, since it takes ten seconds to start one: what fails is the step in the traceback."""
     await calls(node, broker)

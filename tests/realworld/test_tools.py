@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 UNDEF = Atom("undef")
 
-pytestmark = [pytest.mark.realworld, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.realworld
 
 
 @pytest.fixture(scope="module")
