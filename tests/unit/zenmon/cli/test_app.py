@@ -68,7 +68,8 @@ def test_settings_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "did you mean demand_interval" in capsys.readouterr().err
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # whatever terminal this runs on
     assert main(["--help"]) is ExitStatus.DONE
     out = capsys.readouterr().out
     for command in ("run", "demo", "monitor", "ping", "names", "nodes", "send", "call", "epmd", "syn"):

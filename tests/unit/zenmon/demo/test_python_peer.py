@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from erlang_interop import Atom, CalleeExited, Exit
+from tests.unit.zenmon.test_app import subscribed
 from zenmon_node import Compatibility
 from zenmon_node.demo.peers import SERVER
 from zenmon_node.demo.python_peer import DemoServer
@@ -25,8 +26,9 @@ async def test_workers(pair: Pair) -> None:
     assert len(set(workers)) == 5
     async with pair.zen.watch(workers) as downs:
         assert await pair.zen.connect("there@127.0.0.1") is Compatibility.COMPATIBLE
+        await subscribed(pair.there_zen, 5)
         assert await pair.here.call(DEST, Atom("kill_workers")) == Atom("ok")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             assert [str(down.reason) async for down in downs] == ["killed"] * 5
 
 

@@ -614,7 +614,8 @@ async def test_a_scope_outlives_its_processes(pair: Pair) -> None:
         assert (scope.registry_count(), scope.member_count(ROOM)) == (1, 1)
 
 
-async def test_a_scope_whose_processes_crash_too_often_is_closed(pair: Pair) -> None:
+async def test_a_scope_whose_processes_crash_too_often_is_closed(pair: Pair, mock_clock: MockClock) -> None:
+    """Within some seconds, of a clock that stands still here."""
     one, other = pair
     for _ in range(11):
         kill(one.servers[1])

@@ -64,7 +64,7 @@ class Half:
         found: Entry | None = service.lookup(name)
         return found
 
-    async def register(self, name: Term, pid: Pid, meta: Term = b"", timeout: float | None = 5.0) -> Term:
+    async def register(self, name: Term, pid: Pid, meta: Term = b"", timeout: float | None = 60.0) -> Term:
         return await self.server.request(pid.node, m.REGISTRY.ask_put(self.node.name, name, pid, meta), timeout)
 
 
