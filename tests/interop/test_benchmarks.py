@@ -22,7 +22,7 @@ OWN_GROUPS = ["zen_proxy", "zen_local", "syn_registry", "syn_pg"]
 
 
 @pytest.mark.interop
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "groups",
     [[group for group in GROUPS if group not in OWN_GROUPS], *([group] for group in OWN_GROUPS)],
@@ -46,4 +46,5 @@ async def test_workloads(pytestconfig: pytest.Config, fixtures_ebin: Path, group
         for row in ALL_ROWS:
             figures = results.values(contender.key, row.workload, row.metric)
             assert len(figures) == (row.group in groups), row
-            assert all(figure > 0 for figure in figures), row
+            # How much more memory so few things need may be less than what else is given back meanwhile.
+            assert row.metric == "bytes_each" or all(figure > 0 for figure in figures), row
