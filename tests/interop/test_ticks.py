@@ -1,7 +1,7 @@
 """Ticks with genuine BEAMs: who is kept, who is given up, when, and what it costs to change the time.
 
-Times are the shortest that a BEAM takes, net_ticktime 1 s, so each test waits for a few seconds; what can wait at once
-does.
+Times are as short as they can be: on a machine with other things to do a node or a BEAM may stand still for two
+seconds, and must not be given up for that. So each test waits for a few seconds; what can wait at once does.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 NODEDOWN, NODEUP = Atom("nodedown"), Atom("nodeup")
 REASON, TIMEOUT, CLOSED = Atom("nodedown_reason"), Atom("net_tick_timeout"), Atom("connection_closed")
 NOCONNECTION = Atom("noconnection")
-#: Seconds that a machine with other things to do may be late.
-SLACK: Final = 1.0
+#: The shortest net_ticktime of nodes and BEAMs that must be kept.
+SHORT: Final = 3
+#: Seconds that a machine with other things to do may be late where something is to happen.
+SLACK: Final = PATIENCE
 TICK: Final = bytes(4)
 
 
@@ -79,6 +81,12 @@ async def downs_at(beam: Beam, at_least: int = 0) -> AsyncIterator[dict[str, Any
                     downs[message[1].name] = dict(message[2])[REASON]
 
 
+def bytes_in(node: Node) -> int:
+    """Bytes that came over its only connection."""
+    (row,) = node.connections
+    return row.bytes_in
+
+
 # -- being given up
 
 
@@ -86,10 +94,10 @@ async def downs_at(beam: Beam, at_least: int = 0) -> AsyncIterator[dict[str, Any
 async def test_a_suspended_beam_is_given_up_in_time_and_may_come_back(
     opened: NodeOpener, fresh_beam: BeamFactory
 ) -> None:
-    beam = fresh_beam(args=ticktime(1))
+    beam = fresh_beam(args=ticktime(SHORT))
     async with (
-        opened(net_ticktime=1.0) as idle,
-        opened(net_ticktime=1.0, visible="passive") as busy,
+        opened(net_ticktime=float(SHORT)) as idle,
+        opened(net_ticktime=float(SHORT), visible="passive") as busy,
         idle.open_process() as me,
         collecting(beam) as there,
     ):
@@ -105,8 +113,10 @@ async def test_a_suspended_beam_is_given_up_in_time_and_may_come_back(
         me.monitor_node(beam.name)
         await there.monitor(me.pid)
         await there.round_trip(me)
+        heard = bytes_in(idle)
+        await until(lambda: bytes_in(idle) > heard)
+        ticked = trio.current_time()
         beam.suspend()
-        suspended = trio.current_time()
         # The socket of one of them is full: its peer is as silent, and the sender that waits is let go.
         while not busy.is_busy(beam.name):
             busy.send(there.address, bytes(100_000))
@@ -118,9 +128,9 @@ async def test_a_suspended_beam_is_given_up_in_time_and_may_come_back(
                 NodeUp(Atom(beam.name), "visible"),
                 NodeDown(Atom(beam.name), "visible", TIMEOUT),
             ]
-            given_up = seen.started + seen.events[-1][0] - suspended
-            # Up to a quarter may have passed since the last tick came, and another until the next look.
-            assert 0.75 - 0.05 <= given_up <= 1.25 + SLACK
+            assert seen.started + seen.events[-1][0] - ticked <= 1.25 * SHORT + SLACK
+        # The next look finds this tick and four find none; where time stood still, one of them may come at once.
+        assert watched[0].started + watched[0].events[-1][0] - ticked >= 0.5 * SHORT
         got = [await me.receive(timeout=PATIENCE) for _ in range(5)]
         assert got[0] == (NODEUP, Atom(beam.name), [])
         assert (Atom("EXIT"), there.pid, NOCONNECTION) in got
@@ -150,7 +160,8 @@ async def test_a_peer_that_says_nothing_is_given_up(opened: NodeOpener, cookie: 
         (up, came), (down, went) = watched.events
         assert came == NodeUp(STRANGER, "hidden")
         assert went == NodeDown(STRANGER, "hidden", TIMEOUT)
-        assert 0.4 - 0.05 <= down - up <= 0.5 + SLACK
+        # Its first look is 0 to 0.1 s behind the nodeup, or together with it when it was late.
+        assert 0.3 - 0.05 <= down - up <= 0.5 + SLACK
         assert said == TICK * 4
 
 
@@ -161,15 +172,15 @@ async def test_a_peer_that_says_nothing_is_given_up(opened: NodeOpener, cookie: 
 @pytest.mark.rule("Ticks: a node that does not tick is given up by a BEAM")
 @pytest.mark.rule("Ticks: ticks alone keep a connection up, and so does data alone")
 async def test_what_keeps_a_connection_and_what_does_not(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
-    short, long = fresh_beam(args=ticktime(1)), fresh_beam(args=ticktime(60))
-    # Another time, but ticks as often. (A BEAM that has just sent something may be silent for two of its ticks.)
-    within = fresh_beam(args=(*ticktime(3), "-kernel", "net_tickintensity", "12"))
+    short, long = fresh_beam(args=ticktime(SHORT)), fresh_beam(args=ticktime(60))
+    # Another time, but ticks often enough. (A BEAM that has just sent something may be silent for two of its ticks.)
+    within = fresh_beam(args=(*ticktime(9), "-kernel", "net_tickintensity", "24"))
     async with (
-        opened(net_ticktime=1.0) as same,
-        opened(net_ticktime=3.0, net_tickintensity=12, visible="passive") as ours_within,
+        opened(net_ticktime=float(SHORT)) as same,
+        opened(net_ticktime=9.0, net_tickintensity=24, visible="passive") as ours_within,
         opened(net_ticktime=60.0, visible="passive") as ours_long,
         opened(net_ticktime=3600.0) as talks,
-        opened(net_ticktime=1.0) as listens,
+        opened(net_ticktime=float(SHORT)) as listens,
         talks.open_process() as talker,
         listens.open_process("listener") as listener,
         collecting(short) as hears,
@@ -183,7 +194,7 @@ async def test_what_keeps_a_connection_and_what_does_not(opened: NodeOpener, fre
                 talker.send(hears.address, b"data")
                 await trio.sleep(0.2)
 
-        async with downs_at(short) as lost_by_short:  # to its end all that talk go on: who falls silent is given up
+        async with downs_at(short, 2) as lost_by_short:  # to its end all that talk go on: who falls silent is given up
             # The judges: two BEAMs whose times differ from the short one's as those of two nodes of ours do.
             for beam in (within, long):
                 await connect(short, beam.name)
@@ -196,14 +207,17 @@ async def test_what_keeps_a_connection_and_what_does_not(opened: NodeOpener, fre
             speaker = await long.eval(source, Node=listens.name)
             (before,) = [row for row in same.connections if row.name.name == short.name]
             started = trio.current_time()
-            await trio.sleep(3.0)  # that nothing happens takes time; what does happen takes 1.25 s
+            await trio.sleep(2.0 * SHORT)  # that nothing happens takes time; what does happen takes 1.25 * SHORT,
+            # or longer if one of those that tick too seldom does so meanwhile.
+            await until(lambda: bool(watched[same].downs) and bool(watched[ours_long].downs))
             (after,) = [row for row in same.connections if row.name.name == short.name]
             took = trio.current_time() - started
 
-            # Ticks alone, four in a second, both ways.
+            # Ticks alone, four in the ticktime, both ways; some may be late.
+            ticks = 4 * took / SHORT
             for sent in (after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out):
                 assert sent % len(TICK) == 0
-                assert 4 * 3 - 4 <= sent // len(TICK) <= 4 * took + 2
+                assert ticks / 2 <= sent // len(TICK) <= ticks + 6
             # Data alone: neither of the two that talk has ticked yet.
             assert await hears.waiting() > 5
             assert await listener.receive(timeout=0) == Atom("data")
@@ -228,17 +242,28 @@ async def test_the_answers_are_those_of_a_beam(opened: NodeOpener, fresh_beam: B
     beam = fresh_beam(args=ticktime(8))
     get = "net_kernel:get_net_ticktime()"
     async with opened(net_ticktime=8.0) as node:
-        for new, transition in ((8, 1), (4, 1), (4, 1), (9, 1), (4, 60)):
-            call = f"net_kernel:set_net_ticktime({new}, {transition})"
-            assert in_python(await beam.eval(call)) == node.set_net_ticktime(new, transition)
-            assert in_python(await beam.eval(get)) == node.get_net_ticktime()
-        assert node.get_net_ticktime() == ("ongoing_change_to", 4.0)
+
+        async def both(new: int, *transition: int) -> Any:
+            call = f"net_kernel:set_net_ticktime({', '.join(map(str, (new, *transition)))})"
+            answer = node.set_net_ticktime(new, *transition)
+            assert in_python(await beam.eval(call)) == answer
+            return answer
+
+        async def both_have(time: Any) -> None:
+            assert in_python(await beam.eval(get)) == node.get_net_ticktime() == time
+
+        assert await both(8, 1) == "unchanged"
+        await both_have(8)
+        assert await both(4, 1) == "change_initiated"
         await until(lambda: node.get_net_ticktime() == 4.0)
-        await beam.eval(f"true = polling:until(fun() -> {get} =:= 4 end, 5000)")
-        assert in_python(await beam.eval("net_kernel:set_net_ticktime(4, 60)")) == node.set_net_ticktime(4, 60)
-        for new in (16, 3):
-            call = f"net_kernel:set_net_ticktime({new})"
-            assert in_python(await beam.eval(call)) == node.set_net_ticktime(new) != "unchanged"
+        await beam.eval(f"true = polling:until(fun() -> {get} =:= 4 end, 20000)")
+        assert await both(4, 60) == "unchanged"
+        await both_have(4)
+        assert await both(16) == "change_initiated"  # within a minute
+        for new, transition in ((16, 1), (9, 1), (4, 60)):
+            await both_have(("ongoing_change_to", 16))
+            assert await both(new, transition) == ("ongoing_change_to", 16)
+        assert await both(3) == ("ongoing_change_to", 16)
 
 
 def in_python(term: Any) -> Any:
@@ -253,7 +278,7 @@ async def test_a_change_costs_no_connection_but_of_those_that_do_not_change(
     opened: NodeOpener, fresh_beam: BeamFactory
 ) -> None:
     async with trio.open_nursery() as nursery:
-        for old, new in ((1, 8), (8, 1)):
+        for old, new in ((SHORT, 8 * SHORT), (8 * SHORT, SHORT)):
             nursery.start_soon(
                 change_the_time, opened, fresh_beam(args=ticktime(old)), fresh_beam(args=ticktime(old)), old, new
             )
@@ -274,15 +299,15 @@ async def change_the_time(opened: NodeOpener, beam: Beam, judge: Beam, old: int,
             await node.connect(beam.name)
         await first.connect(last.name)
         # Each transition is longer than what is left to be done, by seconds: a machine that is busy takes its time.
-        assert first.set_net_ticktime(new, 6.0) == "change_initiated"
-        await trio.sleep(1.5)  # longer than the shorter of the two times: who still has that one must be ticked for it
+        assert first.set_net_ticktime(new, 9.0) == "change_initiated"
+        await trio.sleep(1.5 * SHORT)  # the shorter of the two times, and more: who has it must be ticked for it
         assert await beam.eval(f"net_kernel:set_net_ticktime({new}, 4)") == Atom("change_initiated")
         await trio.sleep(1.0)
         assert last.set_net_ticktime(new, 1.0) == "change_initiated"
         await until(lambda: first.get_net_ticktime() == last.get_net_ticktime() == new)
         await beam.eval(f"true = polling:until(fun() -> net_kernel:get_net_ticktime() =:= {new} end, 20000)")
-        await trio.sleep(2.0)  # and longer again, behind the transition
-        # Who ticks every 2 s now may do so in the middle of these: then it is given up only before its next tick.
+        await trio.sleep(1.5 * SHORT)  # and as long again, behind the transition
+        # Who ticks every 6 s now may do so in the middle of these: then it is given up only before its next tick.
         await until(lambda: bool(watched[stays].downs))
         lost = {node: seen.downs for node, seen in watched.items()}
     # The one with the shorter time gives the other up.
