@@ -11,7 +11,7 @@
 run(Partner, How, Argument, Label, Count) ->
     Caller = self(),
     Tag = make_ref(),
-    Driver = spawn(fun() ->
+    {Driver, Monitor} = spawn_monitor(fun() ->
         process_flag(trap_exit, true),
         true = register(traced_driver, self()),
         Commands = prepare(Partner, How, Argument),
@@ -25,8 +25,13 @@ run(Partner, How, Argument, Label, Count) ->
         Caller ! {Tag, Messages}
     end),
     receive
-        {Tag, Messages} -> {Driver, Messages}
-    after 20000 -> error({no_answer, How})
+        {Tag, Messages} ->
+            %% Its name is free then, for the next one.
+            receive
+                {'DOWN', Monitor, process, Driver, _} -> {Driver, Messages}
+            end;
+        {'DOWN', Monitor, process, Driver, Reason} ->
+            error({driver_failed, How, Reason})
     end.
 
 %% What is said to the partner, and in what way.
@@ -58,7 +63,7 @@ gather(0) -> [];
 gather(Count) ->
     receive
         Message -> [{Message, seq_trace:get_token()} | gather(Count - 1)]
-    after 10000 -> []
+    after 20000 -> []
     end.
 
 %% A partner with an alias: {Partner, Alias}.
