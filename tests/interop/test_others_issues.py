@@ -164,6 +164,7 @@ async def test_pyrlang_17_a_node_is_looked_up_at_its_own_address(beam: Beam, coo
         (row,) = node.connections
         assert row.address.startswith("127.0.0.")
         assert await node.disconnect(beam.name)
+        await has_lost(beam, node.name)
         await node.connect(beam.name)
         assert node.nodes() == [Atom(beam.name)]
 

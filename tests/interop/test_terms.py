@@ -57,11 +57,12 @@ async def test_values_and_their_erlang(beam: Beam, value: Any, source: str) -> N
 
 @pytest.mark.rule("Identifiers: a BEAM's pids, ports and references come home")
 async def test_identifiers_come_home(beam: Beam) -> None:
-    pid, port, reference = await beam.eval("{whereis(init), hd(erlang:ports()), make_ref()}")
+    oldest = "lists:min(erlang:ports())"  # others come and go: those of connections
+    pid, port, reference = await beam.eval(f"{{whereis(init), {oldest}, make_ref()}}")
     assert isinstance(pid, Pid)
     assert isinstance(port, Port)
     assert isinstance(reference, Reference)
-    assert await beam.eval("Pid =:= whereis(init) andalso Port =:= hd(erlang:ports()).", Pid=pid, Port=port) is True
+    assert await beam.eval(f"Pid =:= whereis(init) andalso Port =:= {oldest}.", Pid=pid, Port=port) is True
     assert await beam.eval("is_reference(Ref) andalso node(Ref) =:= node().", Ref=reference) is True
     assert pid.node == port.node == reference.node == Atom(beam.name)
 
@@ -124,7 +125,7 @@ async def test_what_we_refuse_a_beam_refuses_too(beam: Beam, junk: bytes) -> Non
 
 
 @pytest.mark.rule("Terms: a term of every kind comes back as it went")
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=st.lists(terms(), max_size=20))
 async def test_generated_terms_come_back(beam: Beam, generated: list[Any]) -> None:
     """Each goes there alone, is decoded and encoded by the BEAM, and comes back as it was.
@@ -148,7 +149,7 @@ def in_any_order(term: Any) -> bytes:
     return ErlMap([(term, None)]).identity
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=st.lists(terms(leaf=readable_leaves, readable=True), max_size=20))
 async def test_source_text_is_erlang(beam: Beam, generated: list[Any]) -> None:
     source = ", ".join(f"{{{format_term(term)}, {number}}}" for number, term in enumerate(generated))
