@@ -153,7 +153,7 @@ async def test_who_prints_learns_that_we_are_gone(opened: NodeOpener, beam: Beam
         await node.connect(beam.name)
         user, name = node.default_group_leader, node.name
     source = (
-        "polling:until(fun() -> not lists:member(N, nodes(connected)) end, 5000), Me = self(), "
+        "true = polling:until(fun() -> not lists:member(N, nodes(connected)) end, 20000), Me = self(), "
         "{P, M} = spawn_monitor(fun() -> group_leader(L, self()), io:nl() end), "
         "receive {'DOWN', M, _, P, {Reason, _}} -> Reason after 20000 -> hangs end"
     )

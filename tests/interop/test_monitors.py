@@ -367,8 +367,8 @@ async def fail_on_message(process: Process) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "gen_server:call({no_such_server, N}, request, 20000)",
-        "gen_server:call(P, request, 20000)",
+        "gen_server:call({no_such_server, N}, request, infinity)",
+        "gen_server:call(P, request, infinity)",
         "gen_event:sync_notify({no_such_server, N}, event)",
         "supervisor:which_children({no_such_server, N})",
     ],
@@ -378,13 +378,13 @@ async def test_a_call_to_nobody_here_is_noproc_at_once(either_node: Node, beam: 
     async with node.open_process() as gone:
         pass
     caught = f"try {source} catch exit:{{noproc, _}} -> noproc; exit:noproc -> noproc end"
-    with trio.fail_after(10):  # the call itself would give up after 20 s, or never
+    with trio.fail_after(PATIENCE):  # without an answer the call would wait for ever
         assert await beam.eval(caught, N=node.name, P=gone.pid) == NOPROC
 
 
 @pytest.mark.rule("Control messages: MONITOR_P of nobody is answered with MONITOR_P_EXIT noproc")
 async def test_a_multi_call_counts_us_among_the_bad_nodes_at_once(either_node: Node, beam: Beam) -> None:
     await either_node.connect(beam.name)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         source = "gen_server:multi_call([N], no_such_server, request, infinity)"
         assert await beam.eval(source, N=either_node.name) == ([], [either_node.name])

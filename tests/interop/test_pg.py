@@ -259,6 +259,7 @@ async def test_a_hidden_beam(either_node: Node, fresh_beam: BeamFactory) -> None
         await all_have([pg, there], G, [ours, theirs])
         await node.disconnect(beam.name)
         await has_lost(beam, node.name)
+        await there.has(G, [theirs])
         await node.connect(beam.name)
         await all_have([pg, there], G, [ours, theirs])
 
@@ -321,6 +322,7 @@ async def test_leaving_while_the_two_meet(either_node: Node, beam: Beam) -> None
             await node.disconnect(beam.name)
             await has_lost(beam, node.name)
             await has(pg, Atom("theirs"), [])
+            await there.has_groups(Atom("theirs"))
             pg.leave(1, leaver.process.pid)
 
 
