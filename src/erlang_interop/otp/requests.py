@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..errors import CallTimeout
-    from ..runtime.node import Node
     from ..terms import Term
 
 L = TypeVar("L")
@@ -50,33 +50,27 @@ class _Waiters:
     def __init__(self) -> None:
         self._tasks: set[trio.lowlevel.Task] = set()
 
-    def wake(self) -> None:
-        """It has come."""
-        tasks, self._tasks = self._tasks, set()
-        for task in tasks:
-            trio.lowlevel.reschedule(task)
-
-    async def wait(self, node: Node, timeout: float | None) -> None:
-        """Return after ``wake()``, or after ``timeout`` seconds."""
+    async def wait(self) -> None:
+        """Return when this task is woken."""
         task = trio.lowlevel.current_task()
         self._tasks.add(task)
-        # A timer of the node's, in its one heap: a cancel scope of its own costs more than the rest of the wait.
-        timer = None if timeout is None else node.call_later(timeout, lambda: self._wake_one(task))
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._tasks.discard(task)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        try:
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _wake_one(self, task: trio.lowlevel.Task) -> None:
+    def wake(self, task: trio.lowlevel.Task) -> None:
+        """Wake one, if it waits."""
         if task in self._tasks:
             self._tasks.remove(task)
             trio.lowlevel.reschedule(task)
+
+    def wake_all(self) -> None:
+        """It has come."""
+        for task in list(self._tasks):
+            self.wake(task)
 
 
 class Request(InlineServer):
@@ -97,7 +91,7 @@ class Request(InlineServer):
 
     def terminated(self, reason: Term) -> None:
         """Wake who waits."""
-        self._waiters.wake()
+        self._waiters.wake_all()
         if self._collection is not None:
             self._collection._answered(self)
 
@@ -117,10 +111,17 @@ class Request(InlineServer):
 
         The request stays as it is; ``receive_response`` then has the response without waiting.
         """
-        if self.process.alive:
-            await self._waiters.wait(self.node, timeout)
-        else:
+        if not self.process.alive:
             await trio.lowlevel.checkpoint()
+        elif timeout is None:
+            await self._waiters.wait()
+        else:
+            # A timer of the node's, in its one heap: a cancel scope of its own costs more than the rest of the wait.
+            timer = self.node.call_later(timeout, partial(self._waiters.wake, trio.lowlevel.current_task()))
+            try:
+                await self._waiters.wait()
+            finally:
+                timer.cancel()
         return self._message is not None
 
     async def receive_response(self, timeout: float | None = None) -> Term:
@@ -220,7 +221,7 @@ class Requests(Generic[L]):
     def _answered(self, request: Request) -> None:
         """A request of this collection has ended: it has its answer, or was given up."""
         self._ended.append(request)
-        self._waiters.wake()
+        self._waiters.wake_all()
 
     def abandon(self) -> None:
         """Give up all that are under way; the response of each is then a CallTimeout."""
@@ -290,12 +291,9 @@ class Requests(Generic[L]):
     async def _wait(self, deadline: float) -> bool:
         """Whether there is a response before the deadline."""
         await trio.lowlevel.checkpoint()
-        while not self._ended and self._labels:  # another task may have taken what this one was woken for
-            left = deadline - trio.current_time()
-            if left <= 0:
-                break
-            some = next(iter(self._labels))  # any of them: its node lives as long as it
-            await self._waiters.wait(some.node, None if left == math.inf else left)
+        with trio.move_on_at(deadline):
+            while not self._ended and self._labels:  # another task may have taken what this one was woken for
+                await self._waiters.wait()
         return bool(self._ended)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from erlang_interop import From, Request, Term
 
 #: Seconds that a test waits for what should come at once.
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 class Desk(InlineServer):
