@@ -318,7 +318,10 @@ class TlsOptionsError(ErlangInteropError, ValueError):
 
 
 class SupervisorError(ErlangInteropError):
-    """A supervisor's child cannot be started, restarted, terminated or deleted: the message says which and why."""
+    """A supervisor's child cannot be started, restarted, terminated or deleted: the message says which and why.
+
+    From ``open_node``: the node's own supervisor has ended, and the node with it.
+    """
 
 
 # ------------------------------------------------------------------------------------------------------------- global

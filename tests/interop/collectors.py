@@ -160,8 +160,15 @@ async def end_when_told(process: Process) -> None:
             raise RuntimeError(text.decode() if isinstance(text, bytes) else text)
 
 
+def links(node: Node) -> int:
+    """How many links the processes of a node have, without those of ``kernel_sup`` and what it has started."""
+    kernel_sup = node.whereis("kernel_sup")
+    count: int = node.statistics()["links"]
+    return count if kernel_sup is None else count - 2 * len(node.processes[kernel_sup].links)
+
+
 def leftovers(node: Node) -> dict[str, int]:
     """What processes left behind in the node's tables: empty when all is cleared up."""
-    tables = node.statistics()
+    tables = {**node.statistics(), "links": links(node)}
     names = ("links", "monitors", "watchers", "aliases", "peer_entries", "node_subscriptions")
     return {name: tables[name] for name in names if tables[name]}

@@ -34,7 +34,7 @@ async def py(either_node: Node) -> AsyncIterator[Node]:
     node = either_node
     node.expose("py", {"add": lambda one, other: one + other, "div": lambda one, other: one / other})
     yield node
-    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 3)
+    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 4)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.interop.collectors import (
     disconnected_by,
     end_when_told,
     leftovers,
+    links,
     until,
     wait_for_ever,
 )
@@ -135,7 +136,7 @@ async def test_the_end_of_a_python_process_reaches_its_links_there(node: Node, b
         await there.trap_exit()
         await link_arrives(node, there, pid)
         linked = await beam.eval("remote_signals:spawn_linked(P)", P=pid)
-        await until(lambda: node.statistics()["links"] == 2)
+        await until(lambda: links(node) == 2)
         node.send(pid, (Atom("exit"), reason))
         assert await there.take(1) == [(EXIT, pid, reason)]
         if reason == NORMAL:

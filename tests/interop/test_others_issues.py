@@ -38,6 +38,7 @@ from tests.interop.collectors import (
     has_lost,
     is_among_nodes,
     leftovers,
+    links,
     until,
     wait_for_ever,
 )
@@ -272,7 +273,7 @@ async def test_pyrlang_26_and_39_what_belonged_to_a_dead_peer_is_cleared_up(
         ref = me.monitor(remote)
         watched = node.spawn(wait_for_ever)
         await beam.eval("remote_signals:spawn_monitoring(P), remote_signals:spawn_linked_trapping(P), ok", P=watched)
-        await until(lambda: node.statistics()["watchers"] == 1 and node.statistics()["links"] == 2)
+        await until(lambda: node.statistics()["watchers"] == 1 and links(node) == 2)
         async with node.open_process() as watcher:
             local = watcher.monitor(watched)
             beam.kill()

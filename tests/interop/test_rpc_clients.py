@@ -82,7 +82,7 @@ async def test_calls(program: list[str], node: Node, tmp_path: Path, epmd: Epmd,
     assert undef.startswith("{badrpc,{'EXIT',{undef,[{py,add,")
     assert failed.startswith("{badrpc,{'EXIT',{{'ZeroDivisionError',#Bin<")
     assert not_exposed == "{badrpc,{'EXIT',{undef,[{os,getpid,[],[]}]}}}"
-    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 3)
+    await until(lambda: leftovers(node) == {} and node.statistics()["processes"] == 4)
 
 
 @pytest.fixture(scope="session", params=[name for name in CLIENTS if name == "c"])

@@ -120,6 +120,9 @@ class GlobalPort(RegistryPort, Protocol):
     def disconnect_from(self, node: Atom) -> None:
         """Close the connection to it."""
 
+    def reconnect(self, node: Atom) -> None:
+        """Close the connection to it, then make another one."""
+
     def now(self) -> float:
         """Seconds of a clock that never goes back."""
 
@@ -171,7 +174,7 @@ class GlobalCore:
 
     def __init__(self, me: Atom, creation: int, locker: Pid, port: GlobalPort) -> None:
         self._me: Final = me
-        self._locker: Final = locker
+        self._locker = locker
         self._port: Final = port
         self.registry: Final = Registry(me, port)
         self.known: dict[Atom, int] = {}
@@ -183,6 +186,8 @@ class GlobalCore:
         self._early: dict[Atom, InitConnect] = {}
         #: Nodes that were asked to disconnect.
         self._removing: set[Atom] = set()
+        #: Tell those known before of a node that is new, when the locker comes to it.
+        self._untold: set[Callable[[], None]] = set()
         #: Connected nodes of this kind.
         self._python: set[Atom] = set()
         #: Attempts that a connected node did not bring to an end.
@@ -197,6 +202,25 @@ class GlobalCore:
         """The attempt that runs with ``node``, if ``tag`` is its tag."""
         attempt = self._attempts.get(node)
         return attempt if attempt is not None and attempt.tag == tag else None
+
+    def ended(self) -> None:
+        """The process that this runs in has ended, and the locker will: tell the others what they are to know first."""
+        for tell in list(self._untold):
+            tell()
+
+    def take_over(self, locker: Pid) -> None:
+        """The process that this runs in is another one, with another locker, since the last one has ended.
+
+        No message of a name server was missed, so what is known of nodes that are in sync holds good. What had begun
+        with the last locker, whose locks are gone with it, is begun again; who may be through is connected anew.
+        """
+        self._locker = locker
+        self.registry.watch_again()
+        for node, attempt in list(self._attempts.items()):
+            if attempt.ops is None:
+                self._restart(node)
+            else:
+                self._port.reconnect(node)
 
     # -- connections
 
@@ -417,6 +441,9 @@ class GlobalCore:
             self._end(other)
 
         def tell_others() -> None:
+            if tell_others not in self._untold:
+                return  # this was done when the process ended
+            self._untold.discard(tell_others)
             for other, version in before.items():
                 self._port.cast(
                     other,
@@ -424,6 +451,7 @@ class GlobalCore:
                 )
 
         # They have to have it before the lock is gone.
+        self._untold.add(tell_others)
         self._end(node, first=tell_others)
         self._add_known(new)
         self.synced.add(node)

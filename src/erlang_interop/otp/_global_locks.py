@@ -110,6 +110,15 @@ class LockTable:
             self._forget(key, lock, pid, ref)
             self._port.demonitor(ref)
 
+    def watch_again(self) -> None:
+        """Monitor all holders anew: the process that did is no more."""
+        self._watched.clear()
+        for key, lock in self._locks.items():
+            for pid in lock.holders:
+                ref = self._port.monitor(pid)
+                lock.holders[pid] = ref
+                self._watched[ref] = key
+
     def down(self, pid: Pid, ref: Reference) -> bool:
         """A process that is monitored has ended, or its node is gone; whether it was a monitor of this table."""
         key = self._watched.get(ref)

@@ -119,6 +119,14 @@ class Registry:
             del self._watched[entry.ref]
             self._port.demonitor(entry.ref)
 
+    def watch_again(self) -> None:
+        """Monitor all anew who have names or locks: the process that did is no more."""
+        self._watched.clear()
+        for key, entry in self._names.items():
+            entry.ref = self._port.monitor(entry.named.pid)
+            self._watched[entry.ref] = key
+        self.locks.watch_again()
+
     def down(self, pid: Pid, ref: Reference) -> bool:
         """A process that is monitored has ended, or its node is gone. Whether it was monitored here."""
         was_set = self._is_locked()

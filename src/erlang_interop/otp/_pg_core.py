@@ -92,7 +92,7 @@ class PgCore:
     """
 
     def __init__(self, me: Pid, scope: Atom, port: PgPort) -> None:
-        self._me: Final = me
+        self._me = me
         self._scope: Final = scope
         self._port: Final = port
         self._local: dict[Group, Members] = {}
@@ -103,6 +103,19 @@ class PgCore:
         #: What they are still to be told, and those who had asked for it by then.
         self._news: deque[tuple[dict[Any, Tell], Any, Literal["join", "leave"], Term, list[Pid]]] = deque()
         self._telling = False
+
+    def take_over(self, me: Pid) -> None:
+        """The scope process is ``me`` now; the last one has ended, and its peers have dropped what it had told them.
+
+        What is here stays, also of them: each says all it has when it meets ``me``, and what is not among it goes then.
+        """
+        self._me = me
+        self._joined = {pid: (self._port.monitor(pid), groups) for pid, (_, groups) in self._joined.items()}
+        for pid, peer in list(self.peers.items()):
+            if self._port.can_reach(pid.node):
+                peer.ref, peer.told = self._port.monitor(pid), False
+            else:
+                self.down(peer.ref, pid)
 
     # -- what users of this node ask
 

@@ -56,6 +56,9 @@ _YES: Final = Atom("yes")
 class GlobalServer(InlineServer):
     """The process registered as ``global_name_server``. It is ``node.global_server``.
 
+    The process may be another one after a while: when it ends it is started again (``kernel_sup.py``), and what it knew
+    is kept here. The other nodes notice nothing; who waits for an answer of the old process gets its monitor's DOWN.
+
     Args:
         lock_patience: Seconds to wait for the locks of other nodes before the attempt is given up for a while.
         exchange_patience: Seconds after which an exchange of names that does not go on is begun again.
@@ -64,7 +67,8 @@ class GlobalServer(InlineServer):
     _core: GlobalCore
 
     def __init__(self, *, lock_patience: float = LOCK_PATIENCE, exchange_patience: float = EXCHANGE_PATIENCE) -> None:
-        self._locker = Locker(self, lock_patience=lock_patience, exchange_patience=exchange_patience)
+        self._patience = {"lock_patience": lock_patience, "exchange_patience": exchange_patience}
+        self._begun = False
         #: Who waits until nodes are in sync, and for which.
         self._syncs: dict[Callable[[], object], set[Atom]] = {}
         self._complained: set[tuple[Atom | None, str]] = set()
@@ -104,9 +108,11 @@ class GlobalServer(InlineServer):
         A node that is lost meanwhile is not waited for.
 
         Raises:
-            NoProcess: the name server has ended: the node was closed, or somebody has killed it.
+            NoProcess: the name server has ended: the node was closed.
         """
-        if self.process.alive:
+        asked = None
+        while self.process.alive and self.process is not asked:  # another one took its place: ask that
+            asked = self.process
             done = trio.Event()
             self._sync(self.node.nodes("visible"), done.set)
             try:
@@ -114,7 +120,7 @@ class GlobalServer(InlineServer):
             finally:
                 self._syncs.pop(done.set, None)
         if not self.process.alive:
-            raise NoProcess(NOPROC, "the name server of this node has ended: the node was closed, or it was killed")
+            raise NoProcess(NOPROC, "the name server of this node has ended: the node was closed")
 
     async def disconnect(self) -> list[Atom]:
         """``global:disconnect/0``: leave the cluster, without the others losing each other over it.
@@ -133,11 +139,15 @@ class GlobalServer(InlineServer):
     # -- the process
 
     def started(self) -> None:
-        """Start the locker, and begin with each node that connects."""
-        locker = self.node.spawn(self._locker.run, link_to=self.process.pid)
-        self._core = GlobalCore(self.node.name, self.node.creation, locker, self)
+        """Start the locker, and begin with each node that connects; or go on where the last process ended."""
+        locker = self.node.spawn(Locker(self, **self._patience).run, link_to=self.process.pid)
         self._locker_pid = locker
         self.process.monitor_nodes(node_type="visible")
+        if self._begun:
+            self._core.take_over(locker)
+        else:
+            self._begun = True
+            self._core = GlobalCore(self.node.name, self.node.creation, locker, self)
 
     def handle_message(self, message: Term) -> None:
         """What other nodes say, and what becomes of them and of processes."""
@@ -159,7 +169,9 @@ class GlobalServer(InlineServer):
         self._tell_who_waits()
 
     def terminated(self, reason: Term) -> None:
-        """Nobody waits any more."""
+        """Nobody waits any more for this process."""
+        if self._begun:
+            self._core.ended()
         for done in list(self._syncs):
             self._syncs[done] = set()
         self._tell_who_waits()
@@ -171,7 +183,7 @@ class GlobalServer(InlineServer):
                 self._called(from_, request)
             case Whereis(name, from_):
                 if self.is_locked():
-                    self.process.send_after(random.uniform(0, WHEREIS_PAUSE), self.process.pid, message)
+                    self.process.send_after(random.uniform(0, WHEREIS_PAUSE), GLOBAL_NAME_SERVER, message)
                 else:
                     gen.reply(self.process, from_, self.whereis(name) or UNDEFINED)
             case Ignored():
@@ -298,6 +310,17 @@ class GlobalServer(InlineServer):
     def disconnect_from(self, node: Atom) -> None:
         """See GlobalPort."""
         self.node.start_task(self.node.disconnect, node)
+
+    def reconnect(self, node: Atom) -> None:
+        """See GlobalPort."""
+        self.node.start_task(self._reconnect, node)
+
+    async def _reconnect(self, node: Atom) -> None:
+        await self.node.disconnect(node)
+        try:
+            await self.node.connect(node)
+        except (ConnectError, BadName) as error:
+            self.warn(f"cannot connect to {node.name} again: {error}")
 
     def dial(self, node: Atom) -> None:
         """See GlobalPort."""

@@ -20,11 +20,9 @@ from .calling import CallingNode
 from .gen import DEFAULT_TIMEOUT
 from .global_names import GlobalNames
 from .global_server import GlobalServer
-from .io_server import USER, IoServer
-from .net_kernel import IS_AUTH, NET_KERNEL, YES, NetKernel
-from .passive import GLOBAL_NAME_SERVER, let_nobody_wait
-from .rex import Rex
-from .rpc import REX
+from .kernel_sup import KERNEL_SUP, KernelSup
+from .net_kernel import IS_AUTH, NET_KERNEL, YES
+from .passive import let_nobody_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -183,6 +181,7 @@ async def open_node(
         ConnectError: ``name_from`` cannot be reached, or gives no name.
         TlsOptionsError: ``tls`` names an option or a file that cannot be used.
         ValueError: ``visible`` is none of these, or a number is out of its range.
+        SupervisorError: the node's own processes were ended again and again; the block is cancelled then.
     """
     if visible not in (False, "passive", "full"):
         raise ValueError(
@@ -223,17 +222,17 @@ async def run_node(node: Node, output: Output | None = None, *, full: bool = Fal
     """
     async with node.running():
         # Before the first checkpoint, so no peer can be connected yet.
-        node.default_group_leader = node.start_inline(IoServer(output), name=USER)
-        node.start_inline(NetKernel(), name=NET_KERNEL)
-        node.start_inline(Rex(), name=REX)
-        Introspection(node).expose()
         if full:
             node.global_server = GlobalServer()
-            node.start_inline(node.global_server, name=GLOBAL_NAME_SERVER)
+        kernel_sup = KernelSup(node, output)
+        node.start_inline(kernel_sup, name=KERNEL_SUP)
+        Introspection(node).expose()
+        if full:
             node.global_names.serve()
         elif node.visible:
             let_nobody_wait(node)
-        yield
+        with kernel_sup.block():
+            yield
 
 
 def find_cookie() -> str:

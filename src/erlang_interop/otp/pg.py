@@ -23,6 +23,7 @@ import logging
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import trio
@@ -30,10 +31,12 @@ import trio
 from ..errors import NoProcess
 from ..runtime.atoms import DOWN, ERROR, NOPROC, PROCESS, SHUTDOWN
 from ..runtime.inline import InlineServer
+from ..runtime.signals import atom_of
 from ..terms import Atom, Pid, Reference
 from ._pg_core import PgCore
 from ._pg_messages import JOIN, LEAVE, Group, Malformed, as_map
 from .gen import GEN_CALL, is_from, reply, shown_term
+from .supervisor import PERIOD, RESTARTS, ChildSpec, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -82,14 +85,18 @@ class Pg:
     A group is any term, and is there as long as it has members; one that nobody has joined is empty, and no error.
     ``"group"`` is the binary of Elixir's ``"group"``; for Erlang's and Elixir's atoms take ``Atom("group")``.
 
-    Every method raises NoProcess when the scope has ended: the ``open_pg`` block was left, or its process was killed.
+    Every method raises NoProcess when the scope has ended: the ``open_pg`` block was left, or its process ended again
+    and again. When it ends once it is started again, and this node's members and whoever is told of changes stay.
     """
 
     def __init__(self, server: _Scope, name: Atom) -> None:
         self._server = server
         self.scope = name
-        #: The scope process.
-        self.pid = server.process.pid
+
+    @property
+    def pid(self) -> Pid:
+        """The scope process."""
+        return self._server.process.pid
 
     def __repr__(self) -> str:
         return f"<Pg {self.scope.name} {self.pid}{'' if self._server.process.alive else ' (ended)'}>"
@@ -231,31 +238,56 @@ async def open_pg(
     """
     if not discover_interval > 0:
         raise ValueError(f"discover_interval is a number of seconds above 0, not {discover_interval!r}")
-    server = _Scope(discover_interval)
-    node.start_inline(server, name=scope)
+    server = _Scope(atom_of(scope), discover_interval)
+    supervisor = _Supervisor(node, server)
+    node.start_inline(supervisor)
     try:
         yield Pg(server, server.name)
     finally:
-        node.exit(server.process.pid, SHUTDOWN)
+        node.exit(supervisor.process.pid, SHUTDOWN)
+
+
+class _Supervisor(Supervisor):
+    """Of one scope process."""
+
+    def __init__(self, node: Node, server: _Scope) -> None:
+        start = partial(node.start_inline, server, name=server.name)
+        super().__init__([ChildSpec(server.name, start)], intensity=RESTARTS, period=PERIOD)
+        self._server = server
+
+    def terminated(self, reason: Term) -> None:
+        super().terminated(reason)
+        self._server.close()
 
 
 class _Scope(InlineServer):
     """The scope process: carries out what its core decides."""
 
     core: PgCore
-    name: Atom
 
-    def __init__(self, discover_interval: float) -> None:
+    def __init__(self, name: Atom, discover_interval: float) -> None:
+        self.name = name
+        self._begun = False
         self._interval = discover_interval
         self._timer: Timer | None = None
-        self._subscribers: dict[Reference, LocalProcess] = {}
+        #: By what they were given: who they are, and the monitor on them.
+        self._subscribers: dict[Reference, tuple[LocalProcess, Reference]] = {}
+        #: What they were given, by that monitor.
+        self._subscriptions: dict[Reference, Reference] = {}
         self._channels: set[trio.MemorySendChannel[PgEvent]] = set()
         self._complained: set[tuple[Atom | None, str]] = set()
 
     def started(self) -> None:
-        """Look for peers, now and at each nodeup."""
-        (self.name,) = self.process.names
-        self.core = PgCore(self.process.pid, self.name, self)
+        """Look for peers, now and at each nodeup; with all that is known, if another process was there before."""
+        if self._begun:
+            self.core.take_over(self.process.pid)
+            subscribers = [(ref, subscriber) for ref, (subscriber, _) in self._subscribers.items()]
+            self._subscriptions.clear()
+            for ref, subscriber in subscribers:
+                self._watch_subscriber(ref, subscriber)
+        else:
+            self.core = PgCore(self.process.pid, self.name, self)
+        self._begun = True
         self.process.monitor_nodes(node_type="all")
         self.core.discover(self.node.nodes("connected"))
         self._timer = self.node.call_later(self._interval, self._look_again)
@@ -270,8 +302,12 @@ class _Scope(InlineServer):
             case (Atom() as what, Reference() as ref, Atom() as kind, Pid() as pid, _reason) if (
                 what == DOWN and kind == PROCESS
             ):
-                if not self.core.down(ref, pid) and self.core.unwatch(ref):
-                    del self._subscribers[ref]
+                subscription = self._subscriptions.pop(ref, None)
+                if subscription is not None:
+                    del self._subscribers[subscription]
+                    self.core.unwatch(subscription)
+                else:
+                    self.core.down(ref, pid)
             case (Atom() as tag, from_, request) if tag == GEN_CALL and is_from(from_):
                 # pg's functions call the process of their own node alone; silence would hang who does it by hand.
                 log.info("%s calls the scope %s: %s", from_[0], self.name.name, shown_term(request))
@@ -283,9 +319,12 @@ class _Scope(InlineServer):
                     self._complain(str(problem), message)
 
     def terminated(self, reason: Term) -> None:
-        """Nobody is told anything any more."""
+        """Look for nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def close(self) -> None:
+        """The scope has ended: nobody is told anything any more."""
         for channel in self._channels:
             channel.close()
 
@@ -310,8 +349,8 @@ class _Scope(InlineServer):
         """Tell a process of this node."""
         if not subscriber.alive:
             raise ValueError(f"{subscriber} cannot be told anything")
-        ref = self.process.monitor(subscriber.pid)
-        self._subscribers[ref] = subscriber
+        ref = self.process.make_ref()
+        self._watch_subscriber(ref, subscriber)
 
         def tell(what: Literal["join", "leave"], group: Term, pids: list[Pid]) -> None:
             self.process.send(subscriber.pid, (ref, _VERBS[what], group, pids))
@@ -319,12 +358,17 @@ class _Scope(InlineServer):
         self.core.watch(ref, group, tell)
         return ref
 
+    def _watch_subscriber(self, ref: Reference, subscriber: LocalProcess) -> None:
+        monitor = self.process.monitor(subscriber.pid)
+        self._subscribers[ref] = subscriber, monitor
+        self._subscriptions[monitor] = ref
+
     def unsubscribed(self, ref: Reference) -> None:
         """Take back what a process was told under ``ref`` and has not received."""
-        self.process.demonitor(ref)
-        self._subscribers.pop(ref).discard_messages(
-            lambda message: type(message) is tuple and len(message) == 4 and message[0] == ref
-        )
+        subscriber, monitor = self._subscribers.pop(ref)
+        del self._subscriptions[monitor]
+        self.process.demonitor(monitor)
+        subscriber.discard_messages(lambda message: type(message) is tuple and len(message) == 4 and message[0] == ref)
 
     @asynccontextmanager
     async def watch(self, core: PgCore, group: Group | None) -> AsyncIterator[AsyncIterator[PgEvent]]:

@@ -81,16 +81,36 @@ class _Call:
     """Whether calls of this kind run one after the other."""
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A function that waits, and is cancelled when its caller ends."""
+
+    caller: Pid
+    scope: trio.CancelScope
+    ref: Reference
+    """The monitor on the caller."""
+
+
 class Rex(InlineServer):
-    """The process registered as ``rex``; it serves ``erpc`` too."""
+    """The process registered as ``rex``; it serves ``erpc`` too. Started again when it ends, it knows what still runs.
+
+    Who waits for an answer of ``rex`` then gets an error, by its monitor; the function goes on all the same.
+    """
 
     def __init__(self) -> None:
-        #: Waiting functions, by the monitor on their caller.
-        self._waiting: dict[Reference, trio.CancelScope] = {}
+        #: By the monitor.
+        self._waiting: dict[Reference, _Waiting] = {}
         self._turn = trio.Lock()
+        self._begun = False
 
     def started(self) -> None:
-        """Serve ``erpc``."""
+        """Serve ``erpc``; or watch the callers for whom functions wait already."""
+        if self._begun:
+            waiting, self._waiting = self._waiting, {}
+            for each in waiting.values():
+                self._watch_again(each)
+            return
+        self._begun = True
         served: dict[str, Callable[..., object]] = {
             EXECUTE_CALL.name: self._execute_call,
             EXECUTE_CAST.name: self._execute_cast,
@@ -112,16 +132,11 @@ class Rex(InlineServer):
             case (Pid() as caller, (what, name, inner)) if what in (_SBCAST, _SEND):
                 self._broadcast(caller, what, name, inner)
             case (tag, Reference() as ref, _, _, _) if tag == DOWN:
-                scope = self._waiting.pop(ref, None)
-                if scope is not None:
-                    scope.cancel()
+                waiting = self._waiting.pop(ref, None)
+                if waiting is not None:
+                    waiting.scope.cancel()
             case _:
                 log.debug("rex drops %s", shown_term(message))
-
-    def terminated(self, reason: Term) -> None:
-        """End what waits: nobody would notice any more that a caller has gone."""
-        for scope in self._waiting.values():
-            scope.cancel()
 
     # -- rex
 
@@ -214,19 +229,30 @@ class Rex(InlineServer):
         if caller is None or not self.process.alive:
             yield
             return
-        if caller.node != self.node.name and not self.node.is_connected(caller.node):
-            raise CallerGone(SHUTDOWN)  # to ask for it would dial its node
-        ref = self.process.monitor(caller)
+        if not self._may_be_there(caller):
+            raise CallerGone(SHUTDOWN)
         with trio.CancelScope() as scope:
-            self._waiting[ref] = scope
+            waiting = _Waiting(caller, scope, self.process.monitor(caller))
+            self._waiting[waiting.ref] = waiting
             try:
                 yield
             finally:
-                self._waiting.pop(ref, None)
+                self._waiting.pop(waiting.ref, None)
                 if self.process.alive:
-                    self.process.demonitor(ref)
+                    self.process.demonitor(waiting.ref)
         if scope.cancelled_caught:
             raise CallerGone(SHUTDOWN)
+
+    def _may_be_there(self, caller: Pid) -> bool:
+        """Whether a monitor tells; to ask for a caller on a node that is lost would dial it."""
+        return caller.node == self.node.name or self.node.is_connected(caller.node)
+
+    def _watch_again(self, waiting: _Waiting) -> None:
+        if self._may_be_there(waiting.caller):
+            waiting.ref = self.process.monitor(waiting.caller)
+            self._waiting[waiting.ref] = waiting
+        else:
+            waiting.scope.cancel()
 
 
 def _as_rpc(outcome: Outcome) -> Term:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..runtime.inline import InlineProcess
+    from ..runtime.local_process import LocalProcess
     from ..runtime.timers import Timer
     from ..terms import Term
 
@@ -44,6 +45,10 @@ log = logging.getLogger("erlang_interop.supervisor")
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
+
+#: What the supervisors of this package's own processes allow: so many restarts in so many seconds.
+RESTARTS: Final = 10
+PERIOD: Final = 10.0
 
 _RESTART: Final = Atom("$restart")
 _RESTARTING: Final = Atom("restarting")
@@ -72,6 +77,8 @@ class ChildSpec:
 class _Child:
     spec: ChildSpec
     pid: Pid | None = None
+    #: The process of ``pid``, or of the last one; None if that was gone as soon as it was started.
+    process: LocalProcess | None = None
     #: Told to end, by the supervisor; ``timer`` will kill it.
     stopping: bool = False
     #: Its last start failed, and another one is due.
@@ -252,6 +259,8 @@ class Supervisor(InlineServer):
 
     def terminated(self, reason: Term) -> None:
         """Wake those who wait for it."""
+        if not _is_normal(reason):
+            log.error("%r ended, and its children with it: %s", self.process, _shown_end(reason, self.process))
         self._exit_reason = reason
         for child in self._children.values():
             if child.timer is not None:
@@ -283,6 +292,7 @@ class Supervisor(InlineServer):
 
     def _start(self, child: _Child) -> Pid:
         pid = child.pid = child.spec.start()
+        child.process = self.node.processes.get(pid)
         child.stopping = child.restarting = False
         self.process.link(pid)  # one that is gone already gives the exit `noproc`
         return pid
@@ -381,12 +391,15 @@ class Supervisor(InlineServer):
         if self._plan is not None:
             self._advance()
             return
+        if self.node.stopping:
+            return
         restart = child.spec.restart
         if restart == "permanent" or (restart == "transient" and not _is_normal(reason)):
-            log.warning("%r: child %r ended: %s", self.process, child.spec.id, shown_term(reason))
+            log.warning("%r: child %r ended: %s", self.process, child.spec.id, _shown_end(reason, child.process))
             self._restart(child)
         elif not _is_normal(reason):
-            log.warning("%r: child %r ended: %s; it is not restarted", self.process, child.spec.id, shown_term(reason))
+            end = _shown_end(reason, child.process)
+            log.warning("%r: child %r ended: %s; it is not restarted", self.process, child.spec.id, end)
 
     def _restart(self, child: _Child) -> None:
         """Start a child again, with those that the strategy says; the intensity allowing."""
@@ -398,7 +411,7 @@ class Supervisor(InlineServer):
         while restarts and restarts[0] < now - self._period:
             restarts.popleft()
         if len(restarts) > self._intensity:
-            log.warning("%r: more than %d restarts in %s s; it ends", self.process, self._intensity, self._period)
+            log.error("%r: more than %d restarts in %s s; it ends", self.process, self._intensity, self._period)
             self._end(SHUTDOWN)
             return
         children = list(self._children.values())
@@ -451,3 +464,9 @@ class Supervisor(InlineServer):
 
 def _is_normal(reason: Term) -> bool:
     return reason in (NORMAL, SHUTDOWN) or (type(reason) is tuple and len(reason) == 2 and reason[0] == SHUTDOWN)
+
+
+def _shown_end(reason: Term, process: LocalProcess | None) -> str:
+    """The reason, and who sent the exit signal, if one did."""
+    by = None if process is None else process.ended_by
+    return shown_term(reason) + ("" if by is None else f" (an exit signal of {by})")

@@ -66,7 +66,8 @@ class LocalProcess:
         pid: Its identifier.
         node: The node it runs on.
         trap_exit: ``process_flag(trap_exit, true)``: exit signals arrive as ``('EXIT', from_pid, reason)``.
-        alive: False once it has ended; ``exit_reason`` is then the reason.
+        alive: False once it has ended; ``exit_reason`` is then the reason, and ``ended_by`` who sent the exit signal
+            that has ended it; None if none did.
         group_leader: ``group_leader/0``: who does input and output for it, and for what it spawns elsewhere. To begin
             with, the node's ``user``; of a process that another one spawned, that one's.
         trace_token: What ``seq_trace:get_token/0`` shows: ``(flags, label, serial, from, prev)``, or None. It came with
@@ -77,6 +78,7 @@ class LocalProcess:
         "_router",
         "aliases",
         "alive",
+        "ended_by",
         "exit_reason",
         "group_leader",
         "links",
@@ -102,6 +104,7 @@ class LocalProcess:
         self.trap_exit = False
         self.alive = True
         self.exit_reason: Term = None
+        self.ended_by: Pid | None = None
         #: Keys alone: a name or an alias is taken back without looking at the others, however many there are.
         self.names: dict[Atom, None] = {}
         #: Linked pid -> the link as this side knows it.

@@ -47,6 +47,8 @@ log = logging.getLogger("erlang_interop.node")
 LOOK_UP_SHARE: Final = 0.75
 #: Seconds that leaving the node waits for what its peers have not taken yet.
 CLOSE_TIME: Final = 2.0
+#: In place of an exit reason: no code has said any.
+_CANCELLED: Final = object()
 
 
 class _FlushAtEndOfPass(trio.abc.Instrument):
@@ -199,6 +201,11 @@ class Node(NodeConnections):
             self._router.terminate(process, SHUTDOWN)
         await self._distribution.close(CLOSE_TIME)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether its end has begun: no process can be started any more."""
+        return self._distribution.stopping
+
     # -- processes
 
     def spawn(
@@ -246,7 +253,7 @@ class Node(NodeConnections):
 
     async def _run(self, process: Process, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """The wrapper of every spawned process: where an exception becomes an exit reason, and nowhere else."""
-        reason: Term = SHUTDOWN  # what stands if the node itself is cancelled
+        reason: Any = _CANCELLED
         try:
             with process.scope:
                 await fn(process, *args)
@@ -258,6 +265,9 @@ class Node(NodeConnections):
             log.error("%r crashed; it ends", process, exc_info=error)
             reason = crash_reason(error)
         finally:
+            if reason is _CANCELLED:  # the node is; the task in its block comes next, and nothing is to start meanwhile
+                self._distribution.stopping = True
+                reason = SHUTDOWN
             self._router.terminate(process, reason)
 
     def expose(

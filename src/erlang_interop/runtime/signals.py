@@ -334,6 +334,7 @@ class Router:
         if not process.alive:
             return
         if reason == KILL and not linked:
+            process.ended_by = sender
             self.terminate(process, KILLED)
         elif process.trap_exit:
             if token is None and not priority:
@@ -341,6 +342,7 @@ class Router:
             else:
                 process.deliver_marked((EXIT, sender, reason), token, priority)
         elif reason != NORMAL or sender == process.pid:
+            process.ended_by = sender
             self.terminate(process, reason)
 
     def add(self, process: LocalProcess) -> None:

@@ -1,8 +1,8 @@
-"""What the pure cores under test ask of the process they run in, as far as all of them do."""
+"""What the pure cores under test ask of the process they run in, as far as all of them do; and who kills that."""
 
 from __future__ import annotations
 
-from erlang_interop import Atom, Pid, Reference
+from erlang_interop import Atom, InlineServer, Pid, Reference, Term
 
 HERE, THERE = Atom("here@test"), Atom("there@test")
 
@@ -32,3 +32,19 @@ class MonitoringPort:
         for ref in refs:
             del self.monitors[ref]
         return refs
+
+
+class KillerAtALoss(InlineServer):
+    """Kills ``victim`` when the node of ``linked`` is lost, before that one's monitors have fired; then it ends."""
+
+    def __init__(self, linked: Pid, victim: Pid) -> None:
+        self._linked = linked
+        self._victim = victim
+
+    def started(self) -> None:
+        self.process.trap_exit = True
+        self.process.link(self._linked)
+
+    def handle_message(self, message: Term) -> None:
+        self.process.exit(self._victim, Atom("kill"))
+        self.process.exit(self.process.pid, Atom("kill"))

@@ -48,10 +48,10 @@ def exposed_here(node: Node) -> None:
 
 
 async def idle(node: Node) -> None:
-    """Return when nothing but the node's own three processes is left, nor any monitor."""
+    """Return when nothing but the node's own four processes is left, nor any monitor."""
     with trio.fail_after(30):
         while True:
             left = node.statistics()
-            if (left["processes"], left["monitors"], left["watchers"], left["aliases"]) == (3, 0, 0, 0):
+            if (left["processes"], left["monitors"], left["watchers"], left["aliases"]) == (4, 0, 0, 0):
                 return
             await trio.sleep(0.002)

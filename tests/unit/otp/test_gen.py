@@ -46,7 +46,7 @@ async def assert_nothing_left(*nodes: Node) -> None:
     await arrived(*nodes)
     for node in nodes:
         left = {key: node.statistics()[key] for key in ("processes", "aliases", "monitors", "watchers")}
-        assert left == {"processes": 3, "aliases": 0, "monitors": 0, "watchers": 0}
+        assert left == {"processes": 4, "aliases": 0, "monitors": 0, "watchers": 0}
 
 
 async def test_call_by_pid_by_name_and_on_the_own_node(two_nodes: tuple[Node, Node]) -> None:
@@ -118,7 +118,7 @@ class TestFailures:
                 await gen.call(caller, CALC, Atom("keep"), timeout=0.01)
             assert error.value.reason == Atom("timeout")
             left = one.statistics()
-            assert (left["processes"], left["monitors"], left["aliases"]) == (4, 0, 0)
+            assert (left["processes"], left["monitors"], left["aliases"]) == (5, 0, 0)
             # Its answer is on the wire before that of this call.
             assert await gen.call(caller, CALC, (Atom("answer_kept"), Atom("late"))) == 1
             assert len(process.mailbox) == 0

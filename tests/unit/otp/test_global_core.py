@@ -63,6 +63,10 @@ class Port:
         self.clashes.append(asked)
         return lambda: self.clashes.remove(asked)
 
+    def reconnect(self, node: Atom) -> None:
+        self.disconnect_from(node)
+        self.dial(node)
+
     def dial(self, node: Atom) -> None:
         self.dialled.append(node)
 

@@ -241,21 +241,99 @@ async def test_who_waits_for_a_node_is_told_when_it_is_lost(autojump_clock: Mock
         assert done == [Atom("ok")]
 
 
-async def test_a_name_server_that_is_killed_leaves_nobody_waiting(autojump_clock: MockClock) -> None:
+async def test_who_waits_is_not_left_waiting_by_a_node_that_is_closed(autojump_clock: MockClock) -> None:
     network = Network()
-    async with full("a", network=network) as (a,), stranger(network) as other, trio.open_nursery() as nursery:
-        await a.connect(other.process.node.name)
+    async with stranger(network) as other, trio.open_nursery() as nursery:
+        async with full("a", network=network) as (a,):
+            await a.connect(other.process.node.name)
+
+            async def sync() -> None:
+                with pytest.raises(NoProcess, match="closed"):
+                    await server(a).wait_synced()
+
+            nursery.start_soon(sync)
+            await settled()
+        await sync()
+
+
+async def test_a_name_server_that_is_killed_has_a_successor_that_knows_all(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other nodes notice nothing; names and locks go with their processes, as before."""
+    network = Network()
+    async with full("a", "b", "c", network=network) as (a, b, c), c.open_process() as killer:
+        await joined(a, b, c)
+        ours, theirs, holder = a.spawn(wait), b.spawn(wait), b.spawn(wait)
+        await a.global_names.register("ours", ours)
+        await b.global_names.register("theirs", theirs)
+        assert await b.global_names.set_lock((b"resource", holder))
+        first = server(a).process.pid
+        killer.exit(first, Atom("kill"))
+        await trio.sleep(1)
+        assert a.whereis(GLOBAL_NAME_SERVER) == server(a).process.pid != first
+        assert f"ended: killed (an exit signal of {killer.pid})" in caplog.text
+        assert a.nodes() == [b.name, c.name]
+
+        assert server(a).names == {Atom("ours"): ours, Atom("theirs"): theirs}
+        with trio.fail_after(60):
+            assert not await a.global_names.set_lock((b"resource", b"another"), retries=0)
+            await c.global_names.register("new", killer.pid)
+            assert await a.global_names.whereis("new") == killer.pid
+            for node, pid in ((a, ours), (b, theirs), (b, holder)):
+                node.exit(pid, Atom("kill"))
+            await trio.sleep(1)
+            assert server(a).names == {Atom("new"): killer.pid}
+            assert await a.global_names.set_lock((b"resource", b"another"), retries=0)
+            await a.global_names.del_lock((b"resource", b"another"))
+            async with full("d", network=network) as (d,):
+                await d.connect(a.name)
+                await trio.sleep(10)
+                assert_members(a, b, c, d)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 6, 7, *range(12, 27, 5), *range(27, 40), 45])
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_a_name_server_that_is_killed_while_names_are_exchanged(
+    autojump_clock: MockClock, victim: int, turns: int
+) -> None:
+    """After so many turns of the loop, of some 50 that it takes. Who waits for the exchange is told of its end."""
+    async with full("a", "b", "c") as (a, b, c), trio.open_nursery() as nursery:
+        pids = [await _named(node, f"of_{node.short_name}") for node in (a, b, c)]
+        await b.connect(c.name)
+        await trio.sleep(10)
+        await a.connect(b.name)
+        synced = trio.Event()
 
         async def sync() -> None:
-            with pytest.raises(NoProcess, match="killed"):
-                await server(a).wait_synced()
+            await server(a).wait_synced()
+            synced.set()
 
         nursery.start_soon(sync)
-        await settled()
-        other.process.exit(server(a).process.pid, Atom("kill"))
-        await trio.sleep(1)
-        await sync()
-        assert a.whereis(GLOBAL_NAME_SERVER) is None
+        await trio.sleep(0.2)  # the locker of `a` has waited for others to begin
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        (a, b)[victim].exit(server((a, b)[victim]).process.pid, Atom("kill"))
+        with trio.fail_after(60):
+            await synced.wait()
+        await trio.sleep(60)
+        assert_members(a, b, c)
+        assert sorted(server(a).names.values(), key=str) == sorted(pids, key=str)
+
+
+async def _named(node: Node, name: str) -> Pid:
+    pid = node.spawn(wait)
+    await node.global_names.register(name, pid)
+    return pid
+
+
+async def test_a_locker_that_is_killed(autojump_clock: MockClock) -> None:
+    async with full("a", "b") as (a, b), b.open_process() as killer:
+        await b.connect(a.name)
+        (locker,) = [pid for pid in server(a).process.links if a.processes[pid].trap_exit is False]
+        killer.exit(locker, Atom("kill"))
+        await trio.sleep(10)
+        assert not a.is_alive(locker)
+        assert_members(a, b)
 
 
 async def test_whereis_waits_until_names_are_agreed_on(autojump_clock: MockClock) -> None:

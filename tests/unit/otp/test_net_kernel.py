@@ -14,7 +14,7 @@ GEN_CALL = Atom("$gen_call")
 
 async def test_it_is_there_and_says_yes(two_nodes: tuple[Node, Node]) -> None:
     one, two = two_nodes
-    assert two.registered() == [Atom("user"), Atom("net_kernel"), Atom("rex")]
+    assert two.registered() == [Atom(name) for name in ("kernel_sup", "user", "net_kernel", "rex")]
     assert await one.call(("net_kernel", two.name), (Atom("is_auth"), one.name)) == Atom("yes")
 
 

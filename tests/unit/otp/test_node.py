@@ -47,10 +47,8 @@ async def test_a_pang_leaves_no_connection(two_nodes: tuple[Node, Node], answer:
                 await trio.sleep_forever()
             return Atom("no")
 
-    kernel = two.whereis("net_kernel")
-    assert kernel is not None
     await one.connect(two.name)
-    two.exit(kernel, Atom("kill"))
+    two.unregister("net_kernel")
     if answer != "no process":
         await Odd.start(two, name="net_kernel")
     assert await one.ping(two.name, timeout=0.05 if answer == "no answer" else None) is False

@@ -8,7 +8,9 @@ import trio
 
 from erlang_interop import Atom, EncodeError, InlineServer, NameAlreadyRegistered, Node, NoProcess, Pid, Process, Term
 from erlang_interop.otp.pg import Pg, PgJoin, PgLeave, open_pg
+from erlang_interop.otp.supervisor import RESTARTS
 from erlang_interop.testing.cluster import Network, open_cluster, settled
+from tests.unit.otp.monitoring import KillerAtALoss
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,12 +110,75 @@ async def test_the_members_of_a_scope_that_ends_leave(cluster: tuple[Node, Node]
 async def test_an_ended_scope_says_so(cluster: tuple[Node, Node]) -> None:
     async with open_pg(cluster[0], "mine") as pg, pg.watch(G) as events:
         assert repr(pg).startswith("<Pg mine <a@test.")
-        cluster[0].exit(pg.pid, Atom("kill"))
+        for _ in range(RESTARTS + 1):
+            cluster[0].exit(pg.pid, Atom("kill"))
         assert [event async for event in events] == []
         for use in (pg.which_groups, lambda: pg.members(G), lambda: pg.join(G, []), lambda: pg.watch(G)):
             with pytest.raises(NoProcess, match="the scope 'mine' has ended"):
                 use()
         assert repr(pg).endswith("(ended)>")
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+async def test_a_scope_that_is_killed_has_a_successor_that_knows_all(
+    cluster: tuple[Node, Node], pair: tuple[Pg, Pg], killed: int
+) -> None:
+    """Of its own node; what others have told it hears again, and whoever is told of changes hears those alone."""
+    pids = [node.spawn(wait) for node in cluster]
+    for pg, pid in zip(pair, pids, strict=True):
+        pg.join(G, [pid, pid])
+    node, pg, other = cluster[killed], pair[killed], pair[1 - killed]
+    await settled()
+    async with node.open_process() as me, node.open_process() as ends, pg.watch(G) as events:
+        ref, members = pg.monitor(G, me)
+        assert sorted(members, key=str) == sorted(pids * 2, key=str)
+        pg.monitor(G, ends)
+        pg.monitor_scope(ends)
+        old = pg.pid
+        cluster[1 - killed].exit(old, Atom("kill"))
+        other.join(b"missed", pids[1 - killed])  # it is told the old process
+        other.leave(G, pids[1 - killed])
+        await settled()
+        assert node.whereis("pg") == pg.pid != old
+        for each in pair:
+            assert sorted(each.members(G), key=str) == sorted([pids[killed]] * 2 + [pids[1 - killed]], key=str)
+            assert each.members(b"missed") == [pids[1 - killed]]
+            assert len(each.peers()) == 1
+        left = (pids[1 - killed],)
+        assert await anext(events) == PgLeave(G, left)
+        assert await me.receive(timeout=1) == (ref, Atom("leave"), G, list(left))
+
+        node.exit(pids[killed], Atom("kill"))
+        await settled()
+        assert other.members(G) == pg.members(G) == [pids[1 - killed]]
+        assert await anext(events) == PgLeave(G, (pids[killed],) * 2)
+        assert await me.receive(timeout=1) == (ref, Atom("leave"), G, [pids[killed]] * 2)
+        node.exit(ends.pid, Atom("normal"))
+        assert pg.demonitor(ref)
+        assert not pg.demonitor(ref)
+
+
+async def test_subscriptions_end_with_their_process_also_after_a_restart(
+    cluster: tuple[Node, Node], pair: tuple[Pg, Pg]
+) -> None:
+    a, pg = cluster[0], pair[0]
+    subscriber = a.processes[a.spawn(wait)]
+    ref, _ = pg.monitor(G, subscriber)
+    a.exit(pg.pid, Atom("kill"))
+    a.exit(subscriber.pid, Atom("kill"))
+    assert pg.demonitor(ref) is False
+
+
+async def test_a_scope_that_is_killed_while_a_loss_is_told(cluster: tuple[Node, Node], pair: tuple[Pg, Pg]) -> None:
+    """A peer that is not connected any more is dropped: to ask for it would dial its node."""
+    a, b = cluster
+    pid = b.spawn(wait)
+    pair[1].join(G, pid)
+    await settled()
+    a.start_inline(KillerAtALoss(pid, pair[0].pid))
+    await a.disconnect(b.name)
+    await settled()
+    assert (pair[0].members(G), pair[0].peers(), a.nodes("connected")) == ([], [], [])
 
 
 async def test_scopes_have_nothing_to_do_with_each_other(cluster: tuple[Node, Node], pair: tuple[Pg, Pg]) -> None:

@@ -9,7 +9,7 @@ import trio
 
 from erlang_interop import Atom, CalleeExited, Node, Process
 from erlang_interop.otp import gen
-from erlang_interop.otp.rex import Rex
+from tests.unit.otp.monitoring import KillerAtALoss
 from tests.unit.otp.rpc_peer import exposed_here, idle
 
 if TYPE_CHECKING:
@@ -246,22 +246,79 @@ async def test_huge_arguments(two: Node, one_node: Node) -> None:
     assert await one_node.rpc_block_call(two.name, "py", "later", [huge], LIMIT_S) == huge
 
 
-async def test_without_rex(two: Node, me: Process, one_node: Node) -> None:
-    started = trio.Event()
+async def test_what_runs_when_rex_is_killed_goes_on(
+    two: Node, one_node: Node, me: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits for an answer of that process gets an error. Callers are watched by its successor."""
+    started = {way: trio.Event() for way in ("block", "message", "erpc", "gone")}
+    ended: dict[str, trio.Event] = {way: trio.Event() for way in started}
+    go_on = trio.Event()
+
+    async def slow(way: bytes) -> bytes:
+        started[way.decode()].set()
+        try:
+            await go_on.wait()
+        except trio.Cancelled:
+            ended[way.decode()].set()
+            raise
+        return way
+
+    def mfa(way: str) -> Any:
+        return (Atom("here"), Atom("slow"), [way])
+
+    two.expose("here", {"slow": slow})
+    rex = two.whereis("rex")
+    assert rex is not None
+    with trio.fail_after(LIMIT_S):
+        async with one_node.open_process() as other:
+            gone = one_node.spawn(_wait)
+            ref = gen.send_request(me, (REX, two.name), (BLOCK_CALL, *mfa("block"), USER))
+            other.send((REX, two.name), (other.pid, (CALL, *mfa("message"), USER)))
+            other.send((REX, two.name), (gone, (CALL, *mfa("gone"), USER)))
+            erpc = one_node.erpc_send_request(two.name, *mfa("erpc"))
+            for event in started.values():
+                await event.wait()
+
+            me.exit(rex, Atom("kill"))
+            message = await me.receive(lambda message: gen.is_response(message, ref))
+            with pytest.raises(CalleeExited, match="killed"):
+                gen.result(message, (REX, two.name))
+            assert two.whereis("rex") not in (rex, None)
+            assert f"child Atom('rex') ended: killed (an exit signal of {me.pid})" in caplog.text
+
+            one_node.exit(gone, Atom("kill"))
+            await ended["gone"].wait()
+            assert await gen.call(me, (REX, two.name), (CALL, PY, ADD, [1, 2], USER)) == 3
+            go_on.set()
+            assert await other.receive() == (REX, b"message")
+            assert await erpc.receive_response() == b"erpc"
+    assert {way for way, event in ended.items() if event.is_set()} == {"gone"}
+
+
+async def test_a_call_ends_with_its_caller_though_rex_is_killed_meanwhile(two: Node, one_node: Node) -> None:
+    """The loss of the caller's node is being told then: nobody is dialled to ask for the caller."""
+    started, cancelled = trio.Event(), trio.Event()
 
     async def stuck() -> None:
         started.set()
-        await trio.sleep_forever()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
 
     two.expose("here", {"stuck": stuck})
-    ref = gen.send_request(me, (REX, two.name), (CALL, Atom("here"), Atom("stuck"), [], USER))
-    await started.wait()
-    rex = two.whereis("rex")
+    caller, rex = one_node.spawn(_wait), two.whereis("rex")
     assert rex is not None
-    two.exit(rex, Atom("kill"))
-    message = await me.receive(lambda message: gen.is_response(message, ref), timeout=LIMIT_S)
-    with pytest.raises(CalleeExited):
-        gen.result(message, (REX, two.name))
-    # What waited has ended with it. Calls by spawn request go on without it.
-    assert await one_node.erpc_call(two.name, "py", "later", [0.01], LIMIT_S) == 0.01
-    two.start_inline(Rex(), name="rex")
+    with trio.fail_after(LIMIT_S):
+        one_node.send((REX, two.name), (caller, (CALL, Atom("here"), Atom("stuck"), [], USER)))
+        await started.wait()
+        two.start_inline(KillerAtALoss(caller, rex))
+        await one_node.disconnect(two.name)
+        await cancelled.wait()
+        await idle(two)
+    assert two.whereis("rex") not in (rex, None)
+    assert two.nodes("connected") == []
+
+
+async def _wait(_process: Process) -> None:
+    await trio.sleep_forever()
