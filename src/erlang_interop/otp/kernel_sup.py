@@ -8,9 +8,9 @@
               └── global_name_server    of a "full" node: the new one has the names and locks, and begins exchanges anew
 
 All a process of a BEAM needs to end one of them is its pid: ``exit(rpc:call(Py, erlang, whereis, [rex]), kill)``. On a
-BEAM ``kernel_sup`` restarts none of its children: the whole node goes down. Here a program of its own runs beside them,
-and what they know is not lost with the process, so each is started again at once, under its name. Monitors and links of
-the old one have fired with the reason by then, as of any process: whoever waits in a call gets that error.
+BEAM that takes the node down, but for ``user`` from OTP 27 on. Here the node is part of somebody's program, and what
+these processes know is not lost with them, so each is started again at once, under its name. Monitors and links of the
+old one have fired with the reason by then, as of any process: whoever waits in a call gets that error.
 
 When they end again and again, or somebody ends ``kernel_sup``, the node ends as a BEAM does: a node that has its
 connections and answers nobody would be the worse neighbour.
