@@ -54,7 +54,7 @@ class Registrar:
     async def register(self, name: Term, pid: Pid, method: Export) -> bool:
         """``global:register_name/3``: False if the name is taken, or the process has another one."""
         async with self._locked() as tell:
-            if self.server.whereis(name) is not None or pid in self.server.names.values():
+            if self.server.whereis(name) is not None or self.server.has_name(pid):
                 return False
             await tell((_REGISTER, name, pid, method))
         return True

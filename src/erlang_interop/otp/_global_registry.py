@@ -9,12 +9,15 @@ that comes without the lock ``global`` is of an exchange or a registration that 
               ^key^
     watched   monitor -> name
               ^-key-^
+    pids      process -> how many names it has
+              ^-key-^
 
 Source: kernel/src/global.erl (``ins_name``, ``insert_global_name``, ``lock_still_set``, ``do_ops``), OTP 25 to 29.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -59,6 +62,7 @@ class Registry:
         self.locks: Final = LockTable(port)
         self._names: dict[Exact, _Entry] = {}
         self._watched: dict[Reference, Exact] = {}
+        self._pids: Counter[Pid] = Counter()
         #: Whether the last to hold the lock ``global`` ended with it, so that what it has sent counts no more.
         self._lock_was_lost = False
 
@@ -89,6 +93,10 @@ class Registry:
             return None
         return named.pid
 
+    def has_name(self, pid: Pid) -> bool:
+        """Whether a process has any name."""
+        return pid in self._pids
+
     # -- changes
 
     def register(self, named: Named, node: Atom | None, by: Pid) -> None:
@@ -114,7 +122,7 @@ class Registry:
 
     def delete(self, name: Term) -> None:
         """Nobody has the name any more. Raises TypeError when it is no term."""
-        entry = self._names.pop(Exact(name), None)
+        entry = self._remove(Exact(name))
         if entry is not None:
             del self._watched[entry.ref]
             self._port.demonitor(entry.ref)
@@ -136,7 +144,7 @@ class Registry:
         key = self._watched.pop(ref, None)
         if key is None:
             return False
-        del self._names[key]
+        self._remove(key)
         return True
 
     def drop(self, node: Atom) -> None:
@@ -172,3 +180,12 @@ class Registry:
             ref = self._port.monitor(named.pid)
             self._names[key] = _Entry(named, ref, node)
             self._watched[ref] = key
+            self._pids[named.pid] += 1
+
+    def _remove(self, key: Exact) -> _Entry | None:
+        entry = self._names.pop(key, None)
+        if entry is not None:
+            self._pids[entry.named.pid] -= 1
+            if not self._pids[entry.named.pid]:
+                del self._pids[entry.named.pid]
+        return entry

@@ -102,6 +102,10 @@ class GlobalServer(InlineServer):
         """``global:whereis_name/1``. Raises TypeError when ``name`` is no term."""
         return self._core.registry.whereis(name)
 
+    def has_name(self, pid: Pid) -> bool:
+        """Whether a process has any name; it is to have one at most."""
+        return self._core.registry.has_name(pid)
+
     async def wait_synced(self) -> None:
         """``global:sync/0``: return when names were exchanged with all visible nodes that are connected now.
 

@@ -51,6 +51,20 @@ def test_a_name_lives_as_long_as_its_process(registry: Registry, port: Port) -> 
     assert not port.monitors
 
 
+def test_a_process_has_a_name_until_it_has_lost_its_last(registry: Registry, port: Port) -> None:
+    for name in ("x", "y", "y"):
+        registry.register(Named(Atom(name), ME, METHOD), None, LOCKER)
+    registry.register(Y, None, LOCKER)
+    registry.delete(Atom("x"))
+    assert registry.has_name(ME)
+    registry.register(Named(Atom("y"), FAR, METHOD), None, LOCKER)
+    assert not registry.has_name(ME)
+    registry.delete(Atom("y"))
+    assert registry.has_name(FAR)
+    port.end(registry, FAR)
+    assert not registry.has_name(FAR)
+
+
 def test_an_own_process_that_has_ended_is_found_no_more(registry: Registry, port: Port) -> None:
     registry.register(X, None, LOCKER)
     port.dead.add(ME)  # its DOWN is on the way
