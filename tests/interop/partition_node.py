@@ -91,13 +91,19 @@ class Member:
 
 async def keep_name(process: Process, names: GlobalNames, name: Atom) -> None:
     """Give this process a name, and give it once more to each BEAM that comes back: it has dropped it."""
+
+    async def register(beam: Atom) -> None:
+        # No failure: the BEAM is lost again; it has the name; it knows another process by it.
+        with contextlib.suppress(NodeDownError, GlobalNameTaken):
+            await names.register(name, process.pid, through=beam)
+
     process.monitor_nodes()
+    for beam in process.node.nodes("visible"):
+        await register(beam)
     while True:
         match await process.receive():
             case (Atom("nodeup"), Atom() as beam):
-                # Lost again: it comes back again. Taken: the others have told it of the name.
-                with contextlib.suppress(NodeDownError, GlobalNameTaken):
-                    await names.register(name, process.pid, through=beam)
+                await register(beam)
 
 
 def as_json(pid: Any) -> list[Any]:

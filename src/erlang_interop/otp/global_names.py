@@ -28,7 +28,7 @@ from ..runtime.atoms import EXIT, NOPROC, OK, UNDEF
 from ..runtime.signals import atom_of
 from ..terms import Atom, Pid
 from . import gen
-from ._global_calls import Holder, LockId, del_lock, set_lock
+from ._global_calls import Holder, LockId, back_off, del_lock, set_lock
 from ._global_held import Held
 from ._global_messages import GLOBAL
 from ._global_registrar import Registrar
@@ -122,9 +122,10 @@ class GlobalNames:
         external = registrar is None and pid.node == self._node.name
         if registrar is not None:
             registered = await registrar.register(name, pid, method)
+        elif external:
+            registered = await self._register_external(through, name, [name, pid, method])
         else:
-            function = "register_name_external" if external else "register_name"
-            registered = await self._ask(through, function, [name, pid, method]) == _YES
+            registered = await self._ask(through, "register_name", [name, pid, method]) == _YES
         if not registered:
             raise GlobalNameTaken(
                 f"{pid} cannot be {shown_term(name)}: a process has that name already"
@@ -133,6 +134,21 @@ class GlobalNames:
             )
         if registrar is None:
             self._remember(name, pid)
+
+    async def _register_external(self, through: Atom | str | None, name: Term, arguments: list[Term]) -> bool:
+        """False: a process has the name.
+
+        A process of a former life of this node has it no more. The BEAM is about to learn that: it may have registered
+        it while the connection to that life was being lost, and has asked for it over the new one.
+        """
+        attempts = 0
+        while await self._ask(through, "register_name_external", arguments) != _YES:
+            holder = await self.whereis(name, through=through)
+            if holder is not None and (holder.node != self._node.name or holder.creation == self._node.creation):
+                return False
+            attempts += 1
+            await back_off(attempts)
+        return True
 
     async def re_register(
         self,

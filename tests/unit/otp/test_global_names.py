@@ -28,6 +28,8 @@ from tests.unit.otp.global_peer import NameServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import trio.testing
+
     from erlang_interop import Term
 
 NAME = Atom("name")
@@ -42,6 +44,7 @@ class Through:
         self.node = node
         self.called: list[tuple[Any, ...]] = []
         self.answer: Term = Atom("yes")
+        self.holders: list[Term] = []  # what whereis_name answers, as long as there are any
         self.server = NameServer(node)
         names = (
             "register_name_external",
@@ -57,6 +60,8 @@ class Through:
     def _playing(self, name: str) -> Any:
         def play(*arguments: Term) -> Term:
             self.called.append((name, *arguments))
+            if name == "whereis_name" and self.holders:
+                return self.holders.pop(0)
             if isinstance(self.answer, Exception):
                 raise self.answer
             return self.answer
@@ -125,6 +130,7 @@ async def test_what_is_answered_there(cluster: Cluster) -> None:
     with pytest.raises(GlobalError, match=r"\{error,why\}"):
         await names.sync()
     cluster.b.answer = Atom("no")
+    cluster.b.holders = [pid]
     with pytest.raises(GlobalNameTaken, match=r"cannot be name: a process has that name already$") as taken:
         await names.register("name", pid)
     assert taken.value.name == NAME
@@ -132,6 +138,18 @@ async def test_what_is_answered_there(cluster: Cluster) -> None:
     with pytest.raises(BadRpc, match="bad"):
         await names.whereis("name")
     assert cluster.c.called == []
+
+
+async def test_a_name_of_a_former_life_is_waited_for(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
+    """The BEAM has registered a process of it, and not yet learned that it is gone."""
+    names, pid = cluster.names, cluster.new_process()
+    former = Pid(pid.node, pid.id, pid.serial, pid.creation - 1)
+    elsewhere = Pid(Atom("former@test"), 1, 0, 1)
+    cluster.b.answer = Atom("no")
+    cluster.b.holders = [former, Atom("undefined"), former, elsewhere]
+    with pytest.raises(GlobalNameTaken):
+        await names.register("name", pid)
+    assert [called[0] for called in cluster.b.called] == ["register_name_external", "whereis_name"] * 4
 
 
 async def test_one_node_is_asked_while_it_is_there(cluster: Cluster) -> None:
