@@ -56,6 +56,9 @@ class NameServer(InlineServer):
                 return list(self.known)
         raise AssertionError(request)
 
+    def has_name(self, pid: Pid) -> bool:
+        return pid in self.names.values()
+
     @property
     def held(self) -> list[Term]:
         """What is locked."""
