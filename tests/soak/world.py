@@ -45,6 +45,8 @@ NET_TICKTIME: Final = 4
 #: A BEAM that was suspended for longer may count as lost by some.
 HARMLESS_S: Final = 2.0
 PROXY_STOPPED: Final = "Proxy stopped"
+#: Milliseconds within which a Proxy answers a ping of a BEAM, on the slowest of machines.
+PING_MS: Final = 60_000
 START: Final[dict[str, Any]] = {"connector_sweep_interval": 20, "batcher_sweep_interval": 20, "demand_interval": 20}
 
 
@@ -85,7 +87,7 @@ class World:
     async def add_beam(self, key: str, subscribers: list[str] | None = None) -> None:
         """Start a BEAM, for the first time or again."""
         side = self.beams[key] = self.sides[key] = BeamSide(await self._start_beam(self._names[key].name))
-        settings = {Atom(name): value for name, value in START.items()}
+        settings = {Atom(name): value for name, value in (START | {"ping_timeout": PING_MS}).items()}
         names = _first_subscribers(key) if subscribers is None else [*subscribers, _canary(key)]
         await side.start(settings, names)
         self._subscribers[key] = set(names)
