@@ -615,3 +615,58 @@ def test_two_sides_agree_in_the_end_whatever_the_order(choices: list[tuple[int, 
 
 def test_the_mark_of_this_kind_is_no_node() -> None:
     assert "@" not in PYTHON.name
+
+
+# -- when the process has ended, and another one takes over
+
+
+NEW_LOCKER = Pid(HERE, 9, 0, 1)
+
+
+def test_who_is_known_is_told_nothing(one: One) -> None:
+    one.join(known={THIRD: 6})
+    one.port.locker.clear()
+    one.core.take_over(NEW_LOCKER)
+    assert (one.port.taken(), one.port.locker) == ([], [])
+    assert (one.core.known, one.core.synced) == ({THERE: VERSION, THIRD: 6}, {THERE})
+
+
+def test_an_exchange_is_begun_again_with_the_new_locker(one: One) -> None:
+    one.meet()
+    one.port.taken()
+    one.core.take_over(NEW_LOCKER)
+    (_, cancel), (_, begun) = one.port.taken()
+    assert isinstance(cancel, messages.CancelConnect)
+    assert isinstance(begun, InitConnect)
+    assert begun.locker == NEW_LOCKER
+    assert one.port.disconnected == []
+
+
+def test_who_may_be_through_is_connected_anew(one: One) -> None:
+    one.meet()
+    one.core.handle(Exchange(THERE, [], one.tag))  # what came of it has been sent
+    one.port.taken()
+    one.core.take_over(NEW_LOCKER)
+    assert one.port.taken() == []
+    assert (one.port.disconnected, one.port.dialled) == ([THERE], [THERE])
+
+
+def test_what_others_are_to_be_told_first_is_told_once_though_the_locker_ends(one: One) -> None:
+    one.join()
+    one.core.nodeup(FOURTH)
+    one.core.handle(InitConnect(FOURTH, VERSION, HIS_TAG, Pid(FOURTH, 1, 0, 1), False))
+    tag = one.tag
+    one.core.locked(FOURTH, tag, [LOCKER])
+    one.core.handle(Exchange(FOURTH, [], tag))
+    one.core.handle(Resolved(FOURTH, Ops([], []), {}, [], tag))
+    one.port.taken()
+    one.core.ended()
+    ((to, new_nodes),) = one.port.taken()
+    assert to == THERE
+    assert isinstance(new_nodes, NewNodes)
+    end = one.port.locker.pop()
+    assert isinstance(end, Cancel)
+    assert end.first is not None
+    end.first()  # by the old locker, which was at it
+    one.core.ended()
+    assert one.port.taken() == []

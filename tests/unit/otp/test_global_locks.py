@@ -100,3 +100,16 @@ def test_what_is_no_term_changes_nothing(table: LockTable, port: Port) -> None:
         table.set_lock(object(), ME, ONE)
     assert table.held == []
     assert not port.monitors
+
+
+def test_another_process_monitors_the_holders_anew(table: LockTable, port: Port) -> None:
+    for resource, pid in ((R, ONE), (R, FAR), (Atom("second"), FAR)):
+        table.set_lock(resource, ME, pid)
+    before, held = list(port.monitors), table.held
+    port.monitors.clear()  # the process that had them has ended
+    table.watch_again()
+    assert table.held == held
+    assert not any(table.down(pid, ref) for ref in before for pid in (ONE, FAR))
+    assert port.end(table, FAR) == [True, True]
+    table.del_lock(R, ME, ONE)
+    assert (table.held, port.monitors) == ([], {})

@@ -137,3 +137,17 @@ def test_what_belongs_to_a_node_is_dropped(registry: Registry, port: Port) -> No
     assert registry.all() == [X]
     assert [(lock.resource, lock.holders) for lock in registry.locks.held] == [(b"shared", (ME,))]
     assert sorted(port.monitors.values(), key=str) == [ME, ME]
+
+
+def test_another_process_monitors_all_anew(registry: Registry, port: Port) -> None:
+    registry.register(X, None, LOCKER)
+    registry.register(Y, None, LOCKER)
+    registry.locks.set_lock(GLOBAL, b"requester", FAR_TOO)
+    port.monitors.clear()  # the process that had them has ended
+    registry.watch_again()
+    assert registry.all() == [X, Y]
+    port.end(registry, FAR)
+    port.end(registry, FAR_TOO)
+    assert (registry.all(), registry.locks.held) == ([X], [])
+    registry.delete(X.name)
+    assert not port.monitors

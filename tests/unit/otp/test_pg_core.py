@@ -311,3 +311,40 @@ def deliver(ports: list[Port], handlers: list[Callable[[Term], None]]) -> None:
             return
         at, message = under_way.popleft()
         handlers[at](message)
+
+
+# -- when the scope process has ended
+
+
+def test_another_process_has_the_members_and_asks_the_peers_anew(core: PgCore, port: Port, told: list[Any]) -> None:
+    meet(core, port)
+    core.handle(holds(PEER, LEGACY, [(G, [FAR])]))
+    core.join(G, [ONE])
+    told.clear()
+    port.taken()
+    port.monitors.clear()  # the process that had them has ended
+    new = Pid(HERE, 9, 0, 1)
+    core.take_over(new)
+    assert (sorted(core.members(G), key=str), told) == ([ONE, FAR], [])
+    assert sorted(port.monitors.values(), key=str) == [ONE, PEER]
+    core.join(G, [TWO])  # the peer would not understand it
+    assert port.taken() == []
+    core.discover([THERE])
+    assert port.taken() == [((SCOPE, THERE), discover(new, LEGACY))]
+    core.handle(discover(PEER, LEGACY))
+    assert port.taken() == [(PEER, holds(new, LEGACY, [(G, [ONE, TWO])]))]
+    core.handle(holds(PEER, LEGACY, [(G, [FAR, FURTHER])]))
+    assert told == [("join", G.term, [TWO]), ("join", G.term, [FURTHER])]
+    assert core.down(port.ref_of(PEER), PEER)
+    assert core.down(port.ref_of(ONE), ONE)
+    assert core.members(G) == [TWO]
+
+
+def test_a_peer_that_cannot_be_reached_then_is_none(core: PgCore, port: Port, told: list[Any]) -> None:
+    meet(core, port)
+    core.handle(holds(PEER, LEGACY, [(G, [FAR])]))
+    told.clear()
+    port.connected.clear()
+    port.monitors.clear()
+    core.take_over(Pid(HERE, 9, 0, 1))
+    assert (core.peers, port.monitors, told) == ({}, {}, [("leave", G.term, [FAR])])
