@@ -375,3 +375,19 @@ async def test_a_destination_that_is_none_is_refused_on_every_way(node: Node) ->
             for priority in (False, True):
                 with pytest.raises(BadName):
                     me.send(destination, 1, priority=priority)  # type: ignore[arg-type]
+
+
+async def test_who_has_ended_a_process_is_known_afterwards(node: Node) -> None:
+    """The sender of the exit signal, as it says; nobody, if it has ended by itself."""
+    async with node.open_process() as me:
+        pids = {why: node.spawn(wait) for why in ("killed", "told", "linked", "by itself")}
+        processes = {why: node.processes[pid] for why, pid in pids.items()}
+        me.exit(pids["told"], Atom("why"))
+        me.exit(pids["linked"], NORMAL)  # is no reason to end
+        processes["linked"].link(pids["killed"])
+        me.exit(pids["killed"], KILL)
+        me.send(pids["by itself"], 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not any(process.alive for process in processes.values())
+        ended_by = {why: process.ended_by for why, process in processes.items()}
+        assert ended_by == {"killed": me.pid, "told": me.pid, "linked": pids["killed"], "by itself": None}
