@@ -137,6 +137,7 @@ class Node(NodeConnections):
         self._listener: Listener | None = None
         self._tasks: trio.Nursery | None = None
         self._pid: Pid | None = None
+        self._cancelled = False
 
     def __repr__(self) -> str:
         return f"<Node {self.name.name} creation {self.creation}>"
@@ -203,8 +204,8 @@ class Node(NodeConnections):
 
     @property
     def stopping(self) -> bool:
-        """Whether its end has begun: no process can be started any more."""
-        return self._distribution.stopping
+        """Whether its end has begun, so that processes that end are no loss."""
+        return self._cancelled or self._distribution.stopping
 
     # -- processes
 
@@ -265,8 +266,8 @@ class Node(NodeConnections):
             log.error("%r crashed; it ends", process, exc_info=error)
             reason = crash_reason(error)
         finally:
-            if reason is _CANCELLED:  # the node is; the task in its block comes next, and nothing is to start meanwhile
-                self._distribution.stopping = True
+            if reason is _CANCELLED:  # the whole node is, but the task in its block has not been told yet
+                self._cancelled = True
                 reason = SHUTDOWN
             self._router.terminate(process, reason)
 
