@@ -28,12 +28,12 @@ from benchmarks.report import as_markdown, as_text
 from erlang_interop.testing.beam import find_otp_roots
 from tests.interop.partition_members import MODES, OURS, MatrixError, Mode
 from tests.interop.partition_scenarios import SCENARIOS, Outcome, is_possible, play, time_names
-from tests.interop.partitions import open_cluster
+from tests.interop.partitions import Cluster, open_cluster
 from zenmon_node.build import describe_build
 
 DOCUMENT: Final = PROJECT / "docs" / "partitions.md"
 NET_TICKTIME: Final = 8
-#: Measurements with the newcomers, and without, in turns.
+#: Clusters of each kind of newcomer in which registrations are timed, in turns.
 TURNS: Final = 3
 ABSENT: Final = "absent"
 #: Column heads: what the newcomers are.
@@ -91,27 +91,28 @@ class Matrix:
         """Play and measure; prints what it finds as it goes."""
         for shape in self._arguments.shapes:
             print(f"== {shape.title}", flush=True)
-            for mode in self._arguments.modes:
-                await self._measure(shape, mode)
+            for _ in range(TURNS):
+                for mode in self._arguments.modes:
+                    await self._measure(shape, mode)
             for column in (ABSENT, *self._arguments.modes):
                 await self._play_all(shape, column)
 
     async def _measure(self, shape: Shape, mode: Mode) -> None:
         """Register names with the newcomers and without them, over links without relays."""
         roots = [self._roots[release] for release in shape.releases]
-        registering, count = self.results.registering, self._arguments.registrations
         opened = open_cluster(roots, mode, self._ebin, self._cookie, newcomers=shape.newcomers, relayed=False)
         async with opened as cluster:
-            for _ in range(TURNS):
-                registering.setdefault((shape, mode), []).extend(await time_names(cluster, count))
-                for newcomer in shape.newcomers:
-                    await cluster.members[newcomer].leave()
-                await cluster.agree(absent=shape.newcomers)
-                registering.setdefault((shape, ABSENT), []).extend(await time_names(cluster, count))
-                for newcomer in shape.newcomers:
-                    await cluster.come_back(newcomer)
-                await cluster.agree()
-        print(f"{mode:8} registering names: {in_ms(registering[shape, mode])} ms", flush=True)
+            with_them = await self._register(cluster, shape, mode)
+            for newcomer in shape.newcomers:
+                await cluster.members[newcomer].leave()
+            await cluster.agree(absent=shape.newcomers)
+            without = await self._register(cluster, shape, ABSENT)
+        print(f"{mode:8} registering names: {in_ms(with_them)} ms, without {in_ms(without)}", flush=True)
+
+    async def _register(self, cluster: Cluster, shape: Shape, column: str) -> list[int]:
+        micros = await time_names(cluster, self._arguments.registrations)
+        self.results.registering.setdefault((shape, column), []).extend(micros)
+        return micros
 
     async def _play_all(self, shape: Shape, column: str) -> None:
         """Play scenarios in one cluster; after one without agreement the others get a new one."""
@@ -178,6 +179,17 @@ def names_table(results: Results) -> list[list[str]]:
     return lines
 
 
+def members_compared(results: Results) -> str:
+    """How long registrations take with members of ours, in times of what they take with BEAMs in their place."""
+    median = {key: statistics.median(micros) for key, micros in results.registering.items()}
+    ratios = sorted(
+        median[shape, "full"] / median[shape, "beam"]
+        for shape in dict.fromkeys(shape for shape, _column in median)
+        if (shape, "full") in median and (shape, "beam") in median
+    )
+    return f"{ratios[0]:.2f} to {ratios[-1]:.2f} times" if ratios else "(not measured)"
+
+
 def cuts_table(results: Results) -> list[list[str]]:
     """The cells of the table of connections between BEAMs that were lost and need not have been."""
     return _scenario_table(results, _cuts)
@@ -239,8 +251,8 @@ one another: who has lost it tells them to leave *it*.
 ## How long does `global:register_name` take?
 
 While nothing fails: median in milliseconds, in brackets its ratio to the median without newcomers, and behind the
-stroke the worst. Newcomers come and go {TURNS} times in the same cluster; {arguments.registrations} registrations on
-each BEAM each time, over direct connections.
+stroke the worst. There are {TURNS} clusters with newcomers of each kind, in turns; {arguments.registrations} names are
+registered on each BEAM, and as many after the newcomers have left, over direct connections.
 
 {as_markdown(names_table(results))}
 

@@ -12,6 +12,7 @@ from benchmarks.partitions import (
     arguments_of,
     cuts_table,
     document,
+    members_compared,
     names_table,
     times_table,
 )
@@ -62,6 +63,12 @@ def test_what_registering_costs_is_compared_with_nobody_there(results: Results) 
         ["BEAMs, and newcomers", "nobody", "ours, full"],
         ["OTP 25, 29, and x", "1.50 / 8", "3.00 (2.00) / 4"],
     ]
+
+
+def test_members_are_compared_with_beams_in_their_place(results: Results) -> None:
+    assert members_compared(results) == "(not measured)"
+    results.registering |= {(ONE, "beam"): [2000], (TWO, "beam"): [1000, 3000, 2000], (TWO, "full"): [2400]}
+    assert members_compared(results) == "1.20 to 1.50 times"
 
 
 def test_the_page_says_with_what_it_was_made(results: Results) -> None:
