@@ -87,11 +87,8 @@ async def calculator(beam: Beam) -> AsyncIterator[Pid]:
     await beam.eval("exit(P, kill)", P=pid)
 
 
-async def test_a_quick_node_and_a_slow_one(
-    either_node: Node, beam: Beam, calculator: Pid, fresh_beam: BeamFactory
-) -> None:
+async def test_a_quick_node_and_a_slow_one(node: Node, beam: Beam, calculator: Pid, fresh_beam: BeamFactory) -> None:
     """What the quick one answers comes while the slow one has not answered; that comes in the order of its answers."""
-    node = either_node
     numbers = range(20)
     async with gate_at(node, fresh_beam(hidden=True)) as gate:
         requests = Requests[tuple[str, int]]()
