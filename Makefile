@@ -13,7 +13,8 @@ SHELL := /bin/sh
 VENV ?= .venv
 PYTHON ?=
 OTP ?= 25 27 28 29
-JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Test processes: three for two processors, since tests beside a BEAM wait about half of the time.
+JOBS ?= $(shell echo $$(( ($$(nproc 2>/dev/null || echo 2) * 3 + 1) / 2 )))
 PYTEST_ARGS ?=
 
 comma := ,
