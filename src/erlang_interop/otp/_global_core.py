@@ -88,11 +88,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The locker has nothing more to do for this attempt; if it has locked, it calls ``first`` and unlocks."""
+    """The locker has nothing more to do for this attempt; if it has locked, it unlocks."""
 
     node: Atom
     tag: int
-    first: Callable[[], None] | None = None
 
 
 class GlobalPort(RegistryPort, Protocol):
@@ -186,8 +185,6 @@ class GlobalCore:
         self._early: dict[Atom, InitConnect] = {}
         #: Nodes that were asked to disconnect.
         self._removing: set[Atom] = set()
-        #: Tell those known before of a node that is new, when the locker comes to it.
-        self._untold: set[Callable[[], None]] = set()
         #: Connected nodes of this kind.
         self._python: set[Atom] = set()
         #: Attempts that a connected node did not bring to an end.
@@ -202,11 +199,6 @@ class GlobalCore:
         """The attempt that runs with ``node``, if ``tag`` is its tag."""
         attempt = self._attempts.get(node)
         return attempt if attempt is not None and attempt.tag == tag else None
-
-    def ended(self) -> None:
-        """The process that this runs in has ended, and the locker will: tell the others what they are to know first."""
-        for tell in list(self._untold):
-            tell()
 
     def take_over(self, locker: Pid) -> None:
         """The process that this runs in is another one, with another locker, since the last one has ended.
@@ -267,13 +259,12 @@ class GlobalCore:
 
     # -- attempts
 
-    def _end(self, node: Atom, *, cancel: bool = False, first: Callable[[], None] | None = None) -> bool:
+    def _end(self, node: Atom, *, cancel: bool = False) -> bool:
         """End an attempt, well or not; whether there was one.
 
         Args:
             node: The other node.
             cancel: Tell it to begin again.
-            first: What the locker does before it unlocks.
         """
         self._early.pop(node, None)
         version = self._pending.pop(node, None)
@@ -282,7 +273,7 @@ class GlobalCore:
             return False
         if attempt.stop_resolving is not None:
             attempt.stop_resolving()
-        self._port.tell_locker(Cancel(node, attempt.tag, first))
+        self._port.tell_locker(Cancel(node, attempt.tag))
         if cancel and version is not None and version >= TAGGED:
             self._port.send(node, messages.cancel_connect(self._me, attempt.his_tag))
         return True
@@ -436,23 +427,13 @@ class GlobalCore:
         for other in his_side:
             self._port.dial(other)
         self.registry.apply(ops, resolved.external, requester)
-        before = dict(self.known)
         for other in his_side:
             self._end(other)
-
-        def tell_others() -> None:
-            if tell_others not in self._untold:
-                return  # this was done when the process ended
-            self._untold.discard(tell_others)
-            for other, version in before.items():
-                self._port.cast(
-                    other,
-                    messages.new_nodes(self._me, ops, resolved.external, new, version, attempt.version, requester),
-                )
-
-        # They have to have it before the lock is gone.
-        self._untold.add(tell_others)
-        self._end(node, first=tell_others)
+        for other, version in self.known.items():  # before the locker gives their locks back, or ends
+            self._port.cast(
+                other, messages.new_nodes(self._me, ops, resolved.external, new, version, attempt.version, requester)
+            )
+        self._end(node)
         self._add_known(new)
         self.synced.add(node)
         self._failures.pop(node, None)

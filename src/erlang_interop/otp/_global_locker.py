@@ -196,9 +196,7 @@ class Locker:
     async def _exchange(self, him: Candidate, requester: list[Pid], nodes: list[Atom]) -> None:
         """Both sides are locked: let the name servers do their part, then unlock."""
         self._port.locked(him.node, him.tag, requester)
-        cancel: Cancel = await self._wait(him, self._exchange_patience, lambda message: _is_cancel(message, him))
-        if cancel.first is not None:
-            cancel.first()
+        await self._wait(him, self._exchange_patience, lambda message: _is_cancel(message, him))
         await self._unlock(requester, nodes)
         self._remove(him.node, him.tag)
         self._just_synced = True

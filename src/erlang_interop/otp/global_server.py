@@ -174,8 +174,6 @@ class GlobalServer(InlineServer):
 
     def terminated(self, reason: Term) -> None:
         """Nobody waits any more for this process."""
-        if self._begun:
-            self._core.ended()
         for done in list(self._syncs):
             self._syncs[done] = set()
         self._tell_who_waits()

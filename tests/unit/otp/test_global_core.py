@@ -162,8 +162,6 @@ def test_the_messages_of_an_exchange(one: One) -> None:
     end = port.locker.pop()
     assert isinstance(end, Cancel)
     assert (end.node, end.tag) == (THERE, tag)
-    assert end.first is not None
-    end.first()
     assert port.taken() == []  # there was nobody before
     assert not port.warnings
 
@@ -177,17 +175,15 @@ def test_those_known_before_are_told_before_the_lock_is_given_back(one: One) -> 
     requester = [LOCKER, locker]
     one.core.locked(FOURTH, tag, requester)
     one.core.handle(Exchange(FOURTH, [name("x", FOURTH)], tag))
-    one.core.handle(Resolved(FOURTH, Ops([], [b"gone"]), {}, [], tag))
     one.port.taken()
-    end = one.port.locker.pop()
-    assert isinstance(end, Cancel)
-    assert end.first is not None
-    end.first()
+    one.port.locker.clear()
+    one.core.handle(Resolved(FOURTH, Ops([], [b"gone"]), {}, [], tag))
     ops = Ops([name("x", FOURTH)], [b"gone"])
     assert one.port.taken() == [
         (THERE, NewNodes(HERE, ops, [], {FOURTH: 9}, requester)),
         (THIRD, NewNodes(HERE, ops, [], {FOURTH: 0}, requester)),  # too old to be told the version
     ]
+    assert one.port.locker == [Cancel(FOURTH, tag)]
 
 
 def test_what_comes_early_waits(one: One) -> None:
@@ -649,24 +645,3 @@ def test_who_may_be_through_is_connected_anew(one: One) -> None:
     one.core.take_over(NEW_LOCKER)
     assert one.port.taken() == []
     assert (one.port.disconnected, one.port.dialled) == ([THERE], [THERE])
-
-
-def test_what_others_are_to_be_told_first_is_told_once_though_the_locker_ends(one: One) -> None:
-    one.join()
-    one.core.nodeup(FOURTH)
-    one.core.handle(InitConnect(FOURTH, VERSION, HIS_TAG, Pid(FOURTH, 1, 0, 1), False))
-    tag = one.tag
-    one.core.locked(FOURTH, tag, [LOCKER])
-    one.core.handle(Exchange(FOURTH, [], tag))
-    one.core.handle(Resolved(FOURTH, Ops([], []), {}, [], tag))
-    one.port.taken()
-    one.core.ended()
-    ((to, new_nodes),) = one.port.taken()
-    assert to == THERE
-    assert isinstance(new_nodes, NewNodes)
-    end = one.port.locker.pop()
-    assert isinstance(end, Cancel)
-    assert end.first is not None
-    end.first()  # by the old locker, which was at it
-    one.core.ended()
-    assert one.port.taken() == []

@@ -293,8 +293,9 @@ async def test_a_name_server_that_is_killed_has_a_successor_that_knows_all(
 
 @pytest.mark.parametrize("turns", [0, 1, 6, 7, *range(12, 27, 5), *range(27, 40), 45])
 @pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("locker", [False, True], ids=["server", "locker"])
 async def test_a_name_server_that_is_killed_while_names_are_exchanged(
-    autojump_clock: MockClock, victim: int, turns: int
+    autojump_clock: MockClock, victim: int, turns: int, locker: bool
 ) -> None:
     """After so many turns of the loop, of some 50 that it takes. Who waits for the exchange is told of its end."""
     async with full("a", "b", "c") as (a, b, c), trio.open_nursery() as nursery:
@@ -312,12 +313,18 @@ async def test_a_name_server_that_is_killed_while_names_are_exchanged(
         await trio.sleep(0.2)  # the locker of `a` has waited for others to begin
         for _ in range(turns):
             await trio.lowlevel.checkpoint()
-        (a, b)[victim].exit(server((a, b)[victim]).process.pid, Atom("kill"))
+        node = (a, b)[victim]
+        node.exit(_locker(node) if locker else server(node).process.pid, Atom("kill"))
         with trio.fail_after(60):
             await synced.wait()
         await trio.sleep(60)
         assert_members(a, b, c)
         assert sorted(server(a).names.values(), key=str) == sorted(pids, key=str)
+
+
+def _locker(node: Node) -> Pid:
+    (locker,) = [pid for pid in server(node).process.links if not node.processes[pid].trap_exit]
+    return locker
 
 
 async def _named(node: Node, name: str) -> Pid:
@@ -329,7 +336,7 @@ async def _named(node: Node, name: str) -> Pid:
 async def test_a_locker_that_is_killed(autojump_clock: MockClock) -> None:
     async with full("a", "b") as (a, b), b.open_process() as killer:
         await b.connect(a.name)
-        (locker,) = [pid for pid in server(a).process.links if a.processes[pid].trap_exit is False]
+        locker = _locker(a)
         killer.exit(locker, Atom("kill"))
         await trio.sleep(10)
         assert not a.is_alive(locker)
