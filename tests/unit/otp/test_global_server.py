@@ -291,7 +291,7 @@ async def test_a_name_server_that_is_killed_has_a_successor_that_knows_all(
                 assert_members(a, b, c, d)
 
 
-@pytest.mark.parametrize("turns", [0, 1, 6, 7, *range(12, 27, 5), *range(27, 40), 45])
+@pytest.mark.parametrize("turns", [1, 7, 20, *range(27, 37)])
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("locker", [False, True], ids=["server", "locker"])
 async def test_a_name_server_that_is_killed_while_names_are_exchanged(
