@@ -207,8 +207,8 @@ async def test_what_keeps_a_connection_and_what_does_not(opened: NodeOpener, fre
             speaker = await long.eval(source, Node=listens.name)
             (before,) = [row for row in same.connections if row.name.name == short.name]
             started = trio.current_time()
-            await trio.sleep(2.0 * SHORT)  # that nothing happens takes time; what does happen takes 1.25 * SHORT,
-            # or longer if one of those that tick too seldom does so meanwhile.
+            await trio.sleep(2.0 * SHORT)  # that nothing happens takes time
+            # What does happen takes up to 1.25 times SHORT, longer if who ticks too seldom does so in the midst of it.
             await until(lambda: bool(watched[same].downs) and bool(watched[ours_long].downs))
             (after,) = [row for row in same.connections if row.name.name == short.name]
             took = trio.current_time() - started
