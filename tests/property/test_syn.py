@@ -581,12 +581,23 @@ def nothing(*arguments: object, **options: object) -> None:
     """In the place of something that ought to be done."""
 
 
+def silent_about(word: str) -> Callable[[ScopePort, Any, Atom | None], None]:
+    """In the place of ``ScopePort.broadcast``: the others are told everything but that."""
+    broadcast = ScopePort.broadcast
+
+    def tell(port: ScopePort, message: Any, but: Atom | None = None) -> None:
+        if message[1].name != word:
+            broadcast(port, message, but)
+
+    return tell
+
+
 PLANTED = {
     "who asks for a registration does not apply the answer": (Registry, "answered", nothing),
     "members of a lost node stay": (Groups, "purge", nothing),
     "the loser of a conflict lives on": (ScopePort, "kill", nothing),
-    "the winner of a conflict is not told of": (Registry, "_say_registered", nothing),
-    "an own process that ends is told to nobody": (Groups, "_say_left", nothing),
+    "the winner of a conflict is not told of": (ScopePort, "broadcast", silent_about("sync_register")),
+    "an own process that ends is told to nobody": (ScopePort, "broadcast", silent_about("sync_leave")),
     "a scope process that is started again keeps what others had told": (Registry, "rebuilt", nothing),
 }
 

@@ -13,10 +13,13 @@ Source: genuine syn 3.3.0 and 3.4.1, observed: what is sent, what is called, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import gc
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
+from erlang_interop._native import mypyc_attr
 from erlang_interop.otp.exact import exact_key
 from erlang_interop.otp.term_order import order_key, sorted_pids
+from erlang_interop.terms import Pid  # noqa: TC001 - mypyc looks up what the fields of Member are
 
 from ..pacing import SLICE
 from . import messages as m
@@ -25,7 +28,7 @@ from .scope import FunFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from erlang_interop.terms import Atom, Pid, Term
+    from erlang_interop.terms import Atom, Term
 
     from .scope import Port, Work
 
@@ -40,10 +43,9 @@ class Member(NamedTuple):
 class Group:
     """A group that has members."""
 
-    __slots__ = ("_listed", "key", "members", "name")
+    __slots__ = ("_listed", "members", "name")
 
-    def __init__(self, key: Any, name: Any) -> None:
-        self.key = key
+    def __init__(self, name: Any) -> None:
         self.name = name
         self.members: dict[Pid, Entry] = {}
         #: What :meth:`listed` has made; None since somebody came, went or has other metadata.
@@ -59,32 +61,43 @@ class Group:
         entry.meta, entry.time = meta, time
         self._listed = None
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, pid: Pid) -> None:
         """A member goes."""
-        del self.members[entry.pid]
+        del self.members[pid]
         self._listed = None
 
     def listed(self) -> list[Member]:
         """The members in the order of their pids. Not to be changed."""
         if self._listed is None:
-            members = self.members
-            self._listed = [Member(pid, members[pid].meta) for pid in sorted_pids(members)]
+            # A garbage collection for every few hundred of them, of which none can be garbage, would take longer than
+            # all the rest.
+            collecting = gc.isenabled()
+            gc.disable()
+            try:
+                self._listed = [Member(pid, self.members[pid].meta) for pid in sorted_pids(self.members)]
+            finally:
+                if collecting:
+                    gc.enable()
         return self._listed
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Entry:
-    """One member of a group.
+    """One member of a group. It knows its group by name alone, so that it is part of no cycle.
 
     Attributes:
+        key, name: Its group.
         pid: Who.
         meta: Any term.
         time: When it joined or was updated last, in nanoseconds since 1970 by the clock of its node.
     """
 
-    __slots__ = ("group", "meta", "pid", "time")
+    __slots__ = ("key", "meta", "name", "pid", "time")
 
-    def __init__(self, group: Group, pid: Pid, meta: Any, time: int) -> None:
-        self.group = group
+    def __init__(self, key: Any, name: Any, pid: Pid, meta: Any, time: int) -> None:
+        self.key = key
+        self.name = name
         self.pid = pid
         self.meta = meta
         self.time = time
@@ -127,16 +140,16 @@ class Groups:
 
     def names(self, node: Atom | None = None) -> list[Any]:
         """The groups that have members, or members on ``node``, in Erlang's order of terms."""
-        return sorted([group.name for group in self._with_members(node)], key=order_key)
+        return sorted(self._with_members(node), key=order_key)
 
     def count(self, node: Atom | None = None) -> int:
         """How many groups have members, or members on ``node``."""
         return len(self._groups) if node is None else len(self._with_members(node))
 
-    def _with_members(self, node: Atom | None) -> list[Group]:
+    def _with_members(self, node: Atom | None) -> list[Any]:
         if node is None:
-            return list(self._groups.values())
-        return list({entry.group.key: entry.group for entry in self._entries_on(node)}.values())
+            return [group.name for group in self._groups.values()]
+        return list({entry.key: entry.name for entry in self._entries_on(node)}.values())
 
     # -- Service: what is asked
 
@@ -169,13 +182,13 @@ class Groups:
                 return m.RAISE, failure.class_, failure.reason, failure.stack
         if exact_key(meta) == exact_key(before):
             return m.NOOP, before
-        entry.group.update(entry, meta, self._port.now())
+        self._groups[key].update(entry, meta, self._port.now())
         self._port.emit("on_group_process_updated", group, pid, before, meta, m.NORMAL)
         return self._made(requester, entry, "on_group_process_updated", before)
 
     def _made(self, requester: Atom, entry: Entry, callback: str, previous: Term) -> Term:
         """Tell the others; what the requester is told."""
-        told = m.PG.say_put(entry.group.name, entry.pid, entry.meta, entry.time, m.NORMAL)
+        told = m.PG.say_put(entry.name, entry.pid, entry.meta, entry.time, m.NORMAL)
         self._port.broadcast(told, requester)
         return m.PG.reply_stored(self._port.scope, m.Stored(callback, previous, entry.meta, entry.time))
 
@@ -192,7 +205,7 @@ class Groups:
 
     def local_data(self) -> list[Any]:
         """See Service."""
-        return [(entry.group.name, entry.pid, entry.meta, entry.time) for entry in self._entries_on(self._port.node)]
+        return [(entry.name, entry.pid, entry.meta, entry.time) for entry in self._entries_on(self._port.node)]
 
     def merge(self, node: Atom, data: list[Any], reason: Term, *, asked_again: bool = False) -> Work:
         """See Service."""
@@ -245,7 +258,7 @@ class Groups:
             self._port.emit("on_process_joined", group, pid, meta, reason)
         elif time > entry.time:
             before = entry.meta
-            entry.group.update(entry, meta, time)
+            self._groups[key].update(entry, meta, time)
             if exact_key(before) != exact_key(meta):
                 self._port.emit("on_group_process_updated", group, pid, before, meta, reason)
 
@@ -267,7 +280,7 @@ class Groups:
         for done, entry in enumerate(entries):
             if done % SLICE == SLICE - 1:
                 yield None
-            self._port.emit("on_process_left", entry.group.name, entry.pid, entry.meta, reason)
+            self._port.emit("on_process_left", entry.name, entry.pid, entry.meta, reason)
         for done, entry in enumerate(entries):
             if done % SLICE == SLICE - 1:
                 yield None
@@ -282,7 +295,7 @@ class Groups:
             if done % SLICE == SLICE - 1:
                 yield None
             self._remove(entry)
-            self._port.emit("on_process_left", entry.group.name, pid, entry.meta, reason)
+            self._port.emit("on_process_left", entry.name, pid, entry.meta, reason)
             self._say_left(entry, reason)
 
     def rebuilt(self) -> Work:
@@ -299,7 +312,7 @@ class Groups:
             for entry in self._entries_of(pid):
                 self._remove(entry)
                 # To this node alone: the others were rid of it with the scope process before this one.
-                self._port.emit("on_process_left", entry.group.name, pid, entry.meta, m.UNDEFINED)
+                self._port.emit("on_process_left", entry.name, pid, entry.meta, m.UNDEFINED)
 
     # -- the tables
 
@@ -310,8 +323,8 @@ class Groups:
     def _add(self, key: Any, name: Term, pid: Pid, meta: Term, time: int) -> Entry:
         group = self._groups.get(key)
         if group is None:
-            self._groups[key] = group = Group(key, name)
-        entry = Entry(group, pid, meta, time)
+            self._groups[key] = group = Group(name)
+        entry = Entry(key, name, pid, meta, time)
         group.add(entry)
         node = pid.node
         pids = self._nodes.get(node)
@@ -323,20 +336,21 @@ class Groups:
             if node == self._port.node:
                 self._port.watch(pid)
         elif isinstance(held, Entry):
-            pids[pid] = {held.group.key: held, key: entry}
+            pids[pid] = {held.key: held, key: entry}
         else:
             held[key] = entry
         return entry
 
     def _remove(self, entry: Entry) -> None:
-        group, pid = entry.group, entry.pid
-        group.remove(entry)
+        key, pid = entry.key, entry.pid
+        group = self._groups[key]
+        group.remove(pid)
         if not group.members:
-            del self._groups[group.key]
+            del self._groups[key]
         pids = self._nodes[pid.node]
         held = pids[pid]
         if not isinstance(held, Entry) and len(held) > 1:
-            del held[group.key]
+            del held[key]
             return
         del pids[pid]
         if not pids:
@@ -356,4 +370,4 @@ class Groups:
                 yield from held.values()
 
     def _say_left(self, entry: Entry, reason: Term, but: Atom | None = None) -> None:
-        self._port.broadcast(m.PG.say_gone(entry.group.name, entry.pid, entry.meta, reason), but)
+        self._port.broadcast(m.PG.say_gone(entry.name, entry.pid, entry.meta, reason), but)

@@ -17,10 +17,11 @@ Source: genuine syn 3.3.0 and 3.4.1, observed: what is sent, what is called, and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import structlog
 
+from erlang_interop._native import mypyc_attr
 from erlang_interop.otp.exact import exact_key
 
 from ..complaints import shortened
@@ -44,6 +45,8 @@ _NOBODY: Final[frozenset[Atom]] = frozenset()
 _log = structlog.get_logger("zenmon_node")
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Entry:
     """One registered name.
 

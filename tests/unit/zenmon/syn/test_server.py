@@ -538,7 +538,7 @@ async def test_the_end_of_the_process_ends_a_resolver(two: Two) -> None:
 
 async def test_between_the_slices_of_a_merge_the_node_does_other_things(two: Two) -> None:
     a = Half(two.a).start()
-    size = 5 * SLICE
+    size = 25 * SLICE  # so that they are checked in slices too
     async with member(two.b) as process:
         data = [(number, process.pid, b"", 1) for number in range(size)]
         process.send((NAME, two.a.name), m.ack_sync(process.pid, data))
@@ -550,6 +550,26 @@ async def test_between_the_slices_of_a_merge_the_node_does_other_things(two: Two
                 await trio.lowlevel.checkpoint()
         assert len(seen) >= 3  # this task and the one of the slices take turns, in any order
         assert a.events[-1][:3] == ("on_process_unregistered", SCOPE, 0)  # it had to wait
+
+
+async def test_a_fault_late_in_a_long_ack_sync_changes_nothing(
+    two: Two, logged: Callable[[], list[dict[str, Any]]]
+) -> None:
+    a = Half(two.a).start()
+    async with member(two.b) as process:
+        data = [(number, process.pid, b"", 1) for number in range(25 * SLICE)]
+        process.send((NAME, two.a.name), m.ack_sync(process.pid, [*data, N]))
+        with trio.fail_after(PATIENCE):
+            while not a.server.counters.malformed:
+                await trio.lowlevel.checkpoint()
+        assert (a.events, a.server.subcluster_nodes()) == ([], [])
+        (line,) = logged()
+        assert line["problem"] == "an ack_sync with what is no {Name, Pid, Meta, Time}"
+        assert line["sender"].startswith("<b@test.")
+        process.send((NAME, two.a.name), m.ack_sync(process.pid, data))
+        with trio.fail_after(PATIENCE):
+            while len(a.events) < len(data):
+                await trio.lowlevel.checkpoint()
 
 
 async def test_nothing_is_left_behind(two: Two) -> None:
