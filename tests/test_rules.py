@@ -133,7 +133,9 @@ def run(folder: Path, *arguments: str, broken: bool = False) -> tuple[int, str]:
     (folder / "checks" / "conftest.py").write_text(CONFTEST)
     (folder / "checks" / "test_it.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\ntestpaths = checks\nmarkers = rule(name): see above\n")
-    argv = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *arguments]
+    # Its own folder for temporary files: several runs that end at once get into each other's way in the usual one.
+    words = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", f"--basetemp={folder / 'temporary'}"]
+    argv = [sys.executable, "-m", "pytest", *words, *arguments]
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
