@@ -26,7 +26,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-REQUIREMENTS = ["mypy==2.4.1", "setuptools>=68", "trio>=0.27"]
+REQUIREMENTS = ["mypy==2.4.1", "setuptools>=68", "structlog>=24.1", "trio>=0.27"]
 """What compiling needs; the same mypy that checks the types (the ``test`` extra), and what compiled modules import."""
 
 RUNTIME_REQUIREMENTS = ["librt>=0.16"]
