@@ -120,7 +120,7 @@ class GlobalPort(RegistryPort, Protocol):
         """Close the connection to it."""
 
     def reconnect(self, node: Atom) -> None:
-        """Close the connection to it, then make another one."""
+        """Let it close the connection, then make another one."""
 
     def now(self) -> float:
         """Seconds of a clock that never goes back."""
@@ -204,7 +204,8 @@ class GlobalCore:
         """The process that this runs in is another one, with another locker, since the last one has ended.
 
         No message of a name server was missed, so what is known of nodes that are in sync holds good. What had begun
-        with the last locker, whose locks are gone with it, is begun again; who may be through is connected anew.
+        with the last locker, whose locks are gone with it, is begun again; who may be through is connected anew, and
+        asked to disconnect for that: if it lost the connection, it would tell others to let go of this node.
         """
         self._locker = locker
         self.registry.watch_again()
@@ -212,6 +213,8 @@ class GlobalCore:
             if attempt.ops is None:
                 self._restart(node)
             else:
+                self._port.send(node, messages.remove_connection(self._me))
+                self.leave(node)
                 self._port.reconnect(node)
 
     # -- connections

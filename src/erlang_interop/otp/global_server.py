@@ -43,6 +43,8 @@ DIAL_RETRIES: Final = 5
 DIAL_PAUSE: Final = 0.02
 #: Seconds, at most, after which a ``whereis`` is looked at again that came while names were exchanged.
 WHEREIS_PAUSE: Final = 4.0
+#: Seconds for which a node that was asked to disconnect is waited for.
+DISCONNECT_PATIENCE: Final = 5.0
 #: Problems that are remembered, to be logged once for each node.
 MOST_REMEMBERED: Final = 1000
 
@@ -318,7 +320,13 @@ class GlobalServer(InlineServer):
         self.node.start_task(self._reconnect, node)
 
     async def _reconnect(self, node: Atom) -> None:
-        await self.node.disconnect(node)
+        lost = trio.Event()
+        if self.node.is_connected(node):
+            self._syncs[lost.set] = {node}
+            with trio.move_on_after(DISCONNECT_PATIENCE):
+                await lost.wait()
+            self._syncs.pop(lost.set, None)
+            await self.node.disconnect(node)
         try:
             await self.node.connect(node)
         except (ConnectError, BadName) as error:

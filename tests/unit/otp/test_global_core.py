@@ -643,5 +643,5 @@ def test_who_may_be_through_is_connected_anew(one: One) -> None:
     one.core.handle(Exchange(THERE, [], one.tag))  # what came of it has been sent
     one.port.taken()
     one.core.take_over(NEW_LOCKER)
-    assert one.port.taken() == []
+    assert one.port.taken()[0] == (THERE, RemoveConnection(HERE))  # else it would tell others to let go of this node
     assert (one.port.disconnected, one.port.dialled) == ([THERE], [THERE])
