@@ -90,10 +90,12 @@ class Matrix:
     async def run(self) -> None:
         """Play and measure; prints what it finds as it goes."""
         for shape in self._arguments.shapes:
-            print(f"== {shape.title}", flush=True)
+            print(f"== {shape.title}: names", flush=True)
             for _ in range(TURNS):
                 for mode in self._arguments.modes:
                     await self._measure(shape, mode)
+        for shape in self._arguments.shapes:
+            print(f"== {shape.title}: what happens", flush=True)
             for column in (ABSENT, *self._arguments.modes):
                 await self._play_all(shape, column)
 
