@@ -75,6 +75,7 @@ def test_the_page_says_with_what_it_was_made(results: Results) -> None:
     page = document(results, Namespace(shapes=[ONE], seed=7, registrations=10))
     assert "SEED=7" in page
     assert "ours, full: 2" in page
+    assert "it takes (not measured) as long with\nours" in page
 
 
 @pytest.mark.parametrize(
