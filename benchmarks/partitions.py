@@ -262,8 +262,8 @@ Hidden and passive nodes are not asked, though they have names: with them it tak
 is a member, and members are what `global` waits for: it asks each for the lock, to take the name, and to free the lock,
 one after the other, and the one with the greatest name once more before all others. So nobody joins for nothing, and a
 further BEAM in our place is what a member of ours compares with: it takes {members_compared(results)} as long with
-ours. Between a question's arrival and our answer there are 40 to 50 microseconds of Python: about 12 to wake up, 6 to read, 4
-to decode, 10 to 17 to do what is asked, 8 to send.
+ours. Between a question's arrival and our answer there are 40 to 50 microseconds of Python: about 12 to wake up, 6 to
+read, 4 to decode, 10 to 17 to do what is asked, 8 to send.
 
 While something fails, the longest of all, in milliseconds, on a BEAM that nothing is done to (where there are but two,
 and it is their link that fails, on one of them). The links are relays here, which cost more than a name server does.
